@@ -1,0 +1,60 @@
+"""The walls of the house, where import-linter cannot see: what a fresh process has loaded after an import."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+HEAVY = ("ray", "optuna", "pyarrow", "torch")
+
+CASES = [
+    # what is imported, what must stay out
+    ("greenprune_core", HEAVY),
+    ("greenprune_core.config", HEAVY),
+    ("greenprune_core.one_pass", ("ray", "optuna", "pyarrow")),
+    ("greenprune_core.subnetwork", ("ray", "optuna", "pyarrow")),
+    ("search_spaces", HEAVY),
+    ("search_spaces.digits", ("ray", "optuna", "torch", "torchvision")),
+    ("hpsearch", ("ray", "optuna", "torch")),
+    ("hpsearch.cli", HEAVY),
+    ("hpsearch.settings", ("ray", "optuna", "torch")),
+    ("hpsearch.archive", ("ray", "optuna", "torch")),
+    ("hpsearch.pareto", ("ray", "optuna", "torch")),
+    ("hpsearch.picker", ("ray", "optuna", "torch")),
+    ("hpsearch.report", ("ray", "optuna", "torch")),
+    ("hpsearch.commands.report", ("ray", "optuna", "torch")),
+    ("hpsearch.commands.pick", ("ray", "optuna", "torch")),
+    ("hpsearch.trial", ("ray", "optuna")),
+]
+
+
+@pytest.mark.parametrize(("module", "forbidden"), CASES, ids=[module for module, _ in CASES])
+def test_a_fresh_import_loads_nothing_from_behind_its_wall(module: str, forbidden: tuple[str, ...]) -> None:
+    code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
+    loaded = _run(code)
+    assert module in loaded
+    assert sorted(set(forbidden) & loaded) == []
+
+
+@pytest.mark.parametrize("command", ["report", "pick"])
+def test_help_of_a_reading_command_loads_no_search_and_no_network(command: str) -> None:
+    code = (
+        "import sys, json; from hpsearch.cli import main; "
+        f"code = main(['{command}', '--help']); assert code == 0, code; print(json.dumps(sorted(sys.modules)))"
+    )
+    loaded = _run(code)
+    assert f"hpsearch.commands.{command}" in loaded
+    assert sorted({"ray", "optuna", "torch"} & loaded) == []
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_the_watched_packages_are_installed_so_that_their_absence_means_something(name: str) -> None:
+    assert find_spec(name) is not None
+
+
+def _run(code: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
