@@ -1,0 +1,60 @@
+"""Random changes of a batch, drawn per image from a seed of the step, so that any step can be made again.
+
+The draws are made on the CPU and moved: the same step gives the same images on every device.
+"""
+
+import hashlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def step_generator(*numbers: int) -> torch.Generator:
+    """Return a generator whose state depends on all the numbers (seed, epoch, step, ...) and on nothing else."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def shift(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:
+    """Move each image of [N, C, H, W] by its own offset in [-largest, largest] pixels; what comes in is zero.
+
+    One offset for a whole batch would disturb the running statistics of batch normalisation (0.5 to 2 points of
+    last-epoch accuracy on Fashion-MNIST).
+    """
+    n, _, height, width = images.shape
+    offsets = torch.randint(0, 2 * largest + 1, (2, n), generator=generator).to(images.device)
+    padded = F.pad(images, (largest,) * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, 2s+1, 2s+1, H, W]
+    return windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image of [N, C, H, W] left to right with probability 1/2."""
+    mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def mixup(
+    images: Tensor, labels: Tensor, alpha: float, n_classes: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Blend each image with another of the batch (Zhang et al., arXiv 1710.09412, eq. 1; one weight per batch).
+
+    Args:
+        images: float32[N, C, H, W].
+        labels: int64[N].
+        alpha: Parameter of the Beta distribution of the weight, > 0.
+        n_classes: Number of classes K.
+        generator: On the CPU.
+
+    Returns:
+        Blended images, and the blended labels as probabilities float32[N, K].
+    """
+    # torch's Beta takes no generator: two Gamma draws by Marsaglia's boosting are more code than a Beta from NumPy
+    import numpy as np
+
+    seed = int(torch.randint(0, 2**62, (1,), generator=generator))
+    weight = float(np.random.default_rng(seed).beta(alpha, alpha))
+    other = torch.randperm(len(images), generator=generator).to(images.device)
+    targets = F.one_hot(labels, n_classes).to(images.dtype)
+    return torch.lerp(images[other], images, weight), torch.lerp(targets[other], targets, weight)

@@ -1,0 +1,60 @@
+"""Rules that images and labels must keep before anything is learnt from them."""
+
+import torch
+from torch import Tensor
+
+from greenprune_core.errors import DataError
+
+
+def check_images(images: Tensor, where: str) -> Tensor:
+    """Return images as [N, C, H, W], uint8 (0..255) or float32 (finite).
+
+    [N, H, W] becomes one channel; other float types become float32.
+
+    Raises:
+        DataError: not that many dimensions, no image, another type, or a value that is not finite.
+    """
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataError(
+            f"images have the shape [N, C, H, W] with N >= 1, but {where} has {list(images.shape)}; reshape them"
+        )
+    if images.dtype == torch.uint8:
+        return images.contiguous()
+    if not images.is_floating_point():
+        raise DataError(f"images are uint8 or floating point, but {where} has {images.dtype}; convert them to uint8")
+    finite = torch.isfinite(images).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        index = int((~finite).nonzero()[0])
+        bad = images[index][~torch.isfinite(images[index])][0].item()
+        raise DataError(
+            f"image values are finite, but {where} holds {bad} in image {index}; "
+            f"remove or repair these {int((~finite).sum())} images"
+        )
+    return images.to(torch.float32).contiguous()
+
+
+def check_labels(labels: Tensor, n_images: int, n_classes: int | None, where: str) -> Tensor:
+    """Return labels as int64[N] in [0, n_classes).
+
+    Raises:
+        DataError: another number of labels than images, not whole numbers, or out of range.
+    """
+    if labels.ndim != 1 or len(labels) != n_images:
+        raise DataError(
+            f"every image has one label, but {where} has {n_images} images and labels of shape {list(labels.shape)}; "
+            "give one class number per image"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DataError(f"labels are whole numbers, but {where} has {labels.dtype}; convert them to int64")
+    labels = labels.to(torch.int64)
+    wrong = labels < 0 if n_classes is None else (labels < 0) | (labels >= n_classes)
+    if bool(wrong.any()):
+        index = int(wrong.nonzero()[0])
+        upper = "number of classes" if n_classes is None else str(n_classes)
+        raise DataError(
+            f"labels lie in [0, {upper}), but {where} holds {int(labels[index])} at image {index}; "
+            "number the classes from 0"
+        )
+    return labels

@@ -1,0 +1,153 @@
+"""Where labelled images lie: all on the device as one tensor, or behind a data set read by worker processes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from greenprune_core.data.checks import check_images, check_labels
+from greenprune_core.data.resize import resize
+from greenprune_core.errors import DataError
+
+
+class Store(Protocol):
+    """Labelled images that can be read in any order."""
+
+    labels: Tensor
+    """int64[N], on the CPU."""
+
+    def subset(self, indices: Tensor) -> "Store":
+        """Keep only these images, in this order."""
+        ...
+
+    def prepare(self, image_size: int | None, n_classes: int | None, device: str, where: str) -> "Store":
+        """Check, resize and place the images."""
+        ...
+
+    def read(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorStore:
+    """All images as one tensor on the device: uint8 (read as 0..1) or float32 (read as they are)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def subset(self, indices: Tensor) -> "TensorStore":
+        """Keep only these images, in this order."""
+        return TensorStore(self.images[indices.to(self.images.device)], self.labels[indices])
+
+    def prepare(self, image_size: int | None, n_classes: int | None, device: str, where: str) -> "TensorStore":
+        """Check all values, resize, and move the images to the device.
+
+        Raises:
+            DataError: wrong shape or type, NaN, or a label out of range.
+        """
+        images = check_images(self.images, where)
+        labels = check_labels(self.labels, len(images), n_classes, where)
+        return TensorStore(resize(images, image_size, where).to(device), labels.cpu())
+
+    def read(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices."""
+        device = self.images.device
+        for indices in batches:
+            images = self.images[indices.to(device)]
+            if images.dtype == torch.uint8:
+                images = images.to(torch.float32).mul_(1 / 255)
+            yield images, self.labels[indices].to(device)
+
+
+@dataclass(frozen=True)
+class DatasetStore:
+    """A map-style data set of (image tensor [C, H, W], label), read by worker processes.
+
+    Its images are checked batch by batch, as they come.
+    """
+
+    dataset: Any
+    labels: Tensor
+    """int64[N]; known beforehand, because the split needs them."""
+    workers: int = 0
+    indices: Tensor | None = None
+    """Positions in the data set; None is all of them."""
+    image_size: int | None = None
+    device: str = "cpu"
+    where: str = "the data set"
+
+    def subset(self, indices: Tensor) -> "DatasetStore":
+        """Keep only these images, in this order."""
+        positions = indices if self.indices is None else self.indices[indices]
+        return DatasetStore(
+            self.dataset, self.labels[indices], self.workers, positions, self.image_size, self.device, self.where
+        )
+
+    def prepare(self, image_size: int | None, n_classes: int | None, device: str, where: str) -> "DatasetStore":
+        """Check the labels; remember the rest for reading.
+
+        Raises:
+            DataError: a label is out of range.
+        """
+        labels = check_labels(self.labels, len(self.labels), n_classes, where)
+        return DatasetStore(self.dataset, labels, self.workers, self.indices, image_size, device, where)
+
+    def read(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices.
+
+        Raises:
+            DataError: an image cannot be read, has another size than its neighbours, or holds NaN.
+        """
+        chosen = list(batches)
+        positions = [batch if self.indices is None else self.indices[batch] for batch in chosen]
+        loader: DataLoader[Any] = DataLoader(
+            _Guarded(self.dataset),
+            batch_sampler=[batch.tolist() for batch in positions],
+            num_workers=self.workers,
+            collate_fn=_stack,
+            pin_memory=self.device != "cpu",
+        )
+        for indices, images in zip(chosen, loader, strict=True):
+            if isinstance(images, str):
+                raise DataError(images)
+            ready = resize(check_images(images, self.where), self.image_size, self.where).to(self.device)
+            if ready.dtype == torch.uint8:
+                ready = ready.to(torch.float32).mul_(1 / 255)
+            yield ready, self.labels[indices].to(self.device)
+
+
+class _Guarded:
+    """Hand errors over as text: raised in a worker process they would arrive wrapped in a traceback."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            image = self.dataset[index][0]
+        except DataError as error:
+            return str(error)
+        if not isinstance(image, Tensor):
+            return (
+                f"a data set gives (image tensor [C, H, W], label), but image {index} is a {type(image).__name__}; "
+                "give it a transform such as torchvision.transforms.v2.functional.pil_to_tensor"
+            )
+        return image
+
+
+def _stack(images: list[Tensor | str]) -> Tensor | str:
+    tensors = [image for image in images if isinstance(image, Tensor)]
+    errors = [image for image in images if isinstance(image, str)]
+    if errors:
+        return errors[0]
+    shapes = sorted({tuple(image.shape) for image in tensors})
+    if len(shapes) > 1:
+        return f"images of one data set have one shape, but got {shapes[0]} and {shapes[1]}; resize them first"
+    return torch.stack(tensors)

@@ -1,0 +1,72 @@
+"""Find the user's own things by a reference that works in every process: `module:attribute` or `file.py:attribute`.
+
+A registration made in one process is unknown to the worker processes of a search; a reference is not.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from greenprune_core.errors import ConfigError
+
+
+def is_reference(name: str) -> bool:
+    """Say whether a name is `module:attribute` or `file.py:attribute` rather than a registered one."""
+    return ":" in name
+
+
+def load_reference(reference: str) -> Any:
+    """Import the module or file left of the last colon and return its attribute right of it.
+
+    A file is run once per process, under a module name made from its absolute path.
+
+    Raises:
+        ConfigError: no such file or module, it does not import, or it lacks the attribute.
+    """
+    where, _, attribute = reference.rpartition(":")
+    if not where or not attribute:
+        raise ConfigError(
+            f"a reference is module:attribute or file.py:attribute, but got {reference!r}; name both sides of the colon"
+        )
+    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
+    if not hasattr(module, attribute):
+        names = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))) or "nothing public"
+        raise ConfigError(
+            f"{where} must define {attribute!r}, but it defines {names}; correct the name after the colon"
+        )
+    return getattr(module, attribute)
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ConfigError(
+            f"{name!r} must be a module that imports, but got {type(error).__name__}: {error}; "
+            "install it, or give file.py:attribute"
+        ) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise ConfigError(f"a reference to a file needs the file, but got {str(path)!r}; correct the path")
+    name = f"greenprune_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a path that ends in .py always has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(
+            f"{path} must run without an error, but got {type(error).__name__}: {error}; run it alone to see where"
+        ) from error
+    return module
