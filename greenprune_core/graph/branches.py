@@ -1,0 +1,118 @@
+"""Residual branches: the parts of a network that an addition can do without."""
+
+import os
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from greenprune_core.graph.trace import ADDITIONS, is_tensor
+
+_WORK = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+    nn.MultiheadAttention,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """A residual branch: `addition = shortcut + branch`; closing it leaves `shortcut`."""
+
+    name: str
+    addition: fx.Node
+    branch: fx.Node
+    shortcut: fx.Node
+    entry: fx.Node
+    """The value that the branch starts from."""
+    inside: frozenset[fx.Node]
+    """The nodes that nobody needs once the branch is closed."""
+
+
+def find_branches(traced: fx.GraphModule) -> list[Branch]:
+    """Find the residual branches of a graph with shapes, in order.
+
+    At an addition of two tensors of one shape, the operand with more layers of its own (convolutions, linear layers,
+    attention) is the branch; with equally many, neither is a shortcut and the addition is passed over.
+    """
+    ancestors = _ancestors(traced)
+    found: list[Branch] = []
+    for node in traced.graph.nodes:
+        operands = [n for n in node.all_input_nodes if is_tensor(n)]
+        if node.target not in ADDITIONS or len(operands) != 2 or node.kwargs or not is_tensor(node):
+            continue
+        if any(operand.meta["shape"] != node.meta["shape"] for operand in operands):
+            continue
+        left, right = operands
+        own_left = ancestors[left] - ancestors[right]
+        own_right = ancestors[right] - ancestors[left]
+        n_left, n_right = _n_layers(traced, own_left), _n_layers(traced, own_right)
+        if n_left == n_right:
+            continue
+        branch, shortcut, own = (left, right, own_left) if n_left > n_right else (right, left, own_right)
+        inside = _needless_without(node, branch)
+        if not _n_layers(traced, inside):
+            continue
+        entries = [n for inner in own for n in inner.all_input_nodes if n not in own and n.op != "get_attr"]
+        entries = [n for n in entries if is_tensor(n)]
+        if not entries:
+            continue
+        order = {n: i for i, n in enumerate(traced.graph.nodes)}
+        name = _name(traced, inside, [b.name for b in found])
+        found.append(
+            Branch(
+                name=name,
+                addition=node,
+                branch=branch,
+                shortcut=shortcut,
+                entry=max(entries, key=lambda n: order[n]),
+                inside=inside,
+            )
+        )
+    return found
+
+
+def _ancestors(traced: fx.GraphModule) -> dict[fx.Node, set[fx.Node]]:
+    found: dict[fx.Node, set[fx.Node]] = {}
+    for node in traced.graph.nodes:
+        found[node] = {node}.union(*(found[source] for source in node.all_input_nodes))
+    return found
+
+
+def _n_layers(traced: fx.GraphModule, nodes: set[fx.Node] | frozenset[fx.Node]) -> int:
+    return sum(n.op == "call_module" and isinstance(traced.get_submodule(str(n.target)), _WORK) for n in nodes)
+
+
+def _needless_without(addition: fx.Node, branch: fx.Node) -> frozenset[fx.Node]:
+    """Nodes that only serve the branch: all their readers do, down to the addition."""
+    needless: set[fx.Node] = set()
+    if set(branch.users) != {addition}:
+        return frozenset()
+    candidates = [branch]
+    while candidates:
+        node = candidates.pop()
+        serves_only_branch = node is branch or all(user in needless for user in node.users)
+        if node in needless or not serves_only_branch or node.op == "placeholder":
+            continue
+        needless.add(node)
+        candidates.extend(node.all_input_nodes)
+    return frozenset(needless)
+
+
+def _name(traced: fx.GraphModule, inside: frozenset[fx.Node], taken: list[str]) -> str:
+    """Name a branch after the block that holds its layers: `branch:layer1.0`."""
+    layers = [str(n.target) for n in inside if n.op == "call_module"]
+    paths = [layer.split(".") for layer in layers]
+    common = list(os.path.commonprefix(paths))
+    if len(paths) == 1 or not common:
+        common = min(paths)
+    name = "branch:" + ".".join(common)
+    n = 2
+    unique = name
+    while unique in taken:
+        unique, n = f"{name}#{n}", n + 1
+    return unique

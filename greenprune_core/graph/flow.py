@@ -1,0 +1,75 @@
+"""The state of one walk along a graph: which labels every tensor wears, and who reads them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from greenprune_core.graph.labels import LabelArray, Labels
+from greenprune_core.graph.trace import is_tensor
+
+Worn = LabelArray | list[LabelArray] | None
+
+
+@dataclass
+class Flow:
+    """What a walk has found so far."""
+
+    traced: fx.GraphModule
+    forced_open: dict[str, str]
+    """Layers whose outputs are never gated, with the reason."""
+    labels: Labels = field(default_factory=Labels)
+    worn: dict[fx.Node, Worn] = field(default_factory=dict)
+    """Labels of every node's value; None for what is no activation."""
+    consumers: list[fx.Node] = field(default_factory=list)
+    """Convolutions and linear layers that mix channels: gates act at their input."""
+    made: dict[str, LabelArray] = field(default_factory=dict)
+    """Output labels by layer: a layer that runs twice wears the same."""
+    read: dict[str, LabelArray] = field(default_factory=dict)
+    """Input labels by layer with one parameter slice per channel."""
+
+    def array(self, node: fx.Node) -> LabelArray:
+        """Return the labels of a tensor; a parameter that is no activation wears one open label."""
+        worn = self.worn.get(node)
+        if isinstance(worn, np.ndarray):
+            return worn
+        n_axes = len(node.meta["shape"]) - 1 if is_tensor(node) else 0
+        return self.labels.always_open(max(n_axes, 0), "mixed with a tensor whose channels are unknown")
+
+    def module(self, node: fx.Node) -> nn.Module:
+        """Return the layer that a node calls."""
+        return self.traced.get_submodule(str(node.target))
+
+    def outputs(self, node: fx.Node, shape: tuple[int, ...]) -> LabelArray:
+        """Return the labels that a layer produces, the same at each of its calls."""
+        layer = str(node.target)
+        if layer not in self.made:
+            self.made[layer] = self.labels.create(shape, layer)
+            if layer in self.forced_open:
+                self.labels.keep_open(self.made[layer], self.forced_open[layer])
+        return self.made[layer].reshape(shape)
+
+    def reads(self, node: fx.Node, channels: LabelArray) -> None:
+        """Note the channels that a layer reads; at a second call they are coupled with those of the first."""
+        layer = str(node.target)
+        if layer in self.read:
+            self.labels.union(self.read[layer], channels)
+        else:
+            self.read[layer] = channels
+        if self.forced_open.get(layer, "").startswith("shares"):
+            self.labels.keep_open(channels, self.forced_open[layer])
+
+
+def tensor_inputs(node: fx.Node) -> list[fx.Node]:
+    """Return the nodes among the inputs that are activations (one tensor or a tuple of them), without parameters."""
+    return [n for n in node.all_input_nodes if n.op != "get_attr" and n.meta.get("shape") is not None]
+
+
+def parameter_of(traced: fx.GraphModule, node: fx.Node) -> Tensor:
+    """Return the parameter or buffer that a get_attr node reads."""
+    value: Any = traced
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    assert isinstance(value, Tensor)
+    return value

@@ -1,0 +1,169 @@
+"""Operations that only move channels about: reshape, permute, split, index, reduce.
+
+Each of them acts on the label array as it acts on the tensor, so a channel shuffle or a flattening needs no rule of its
+own.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from greenprune_core.graph.flow import Flow, Worn, tensor_inputs
+from greenprune_core.graph.labels import LabelArray, shrink, spread
+from greenprune_core.graph.trace import is_tensor
+
+
+def move(node: fx.Node, array: LabelArray) -> LabelArray | list[LabelArray] | None:
+    """Apply a layout operation to an array that broadcasts to its input without the batch axis.
+
+    Returns:
+        The array of the output (a list for a split), or None where the batch axis itself is moved.
+    """
+    name = _name(node)
+    if name in ("permute", "transpose", "movedim", "swapaxes"):
+        return _permuted(node, array)
+    if name in ("chunk", "split", "unbind"):
+        return _split(node, array)
+    if name == "getitem":
+        return _taken(node, array)
+    return _reshaped(node, array)
+
+
+def reshapes(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through a reshape that leaves the batch axis alone."""
+    return _moved_or_unknown(flow, node)
+
+
+def permutes(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through a permutation of the axes other than the batch."""
+    return _moved_or_unknown(flow, node)
+
+
+def splits(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through a split along an axis other than the batch."""
+    return _moved_or_unknown(flow, node)
+
+
+def takes(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through `value[index]`: a part of a split, or a slice of a tensor."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    worn = flow.worn.get(source)
+    if isinstance(worn, list):
+        return worn[int(node.args[1])]  # type: ignore[arg-type]
+    if not is_tensor(node):
+        return None
+    return _moved_or_unknown(flow, node)
+
+
+def expands(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through an expansion: the array broadcasts already."""
+    sources = tensor_inputs(node)
+    if len(sources) != 1 or len(sources[0].meta["shape"]) != len(node.meta["shape"]):
+        return _unknown(flow, node)
+    return flow.array(sources[0])
+
+
+def reduces(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through a mean or sum over axes along which channels do not differ."""
+    source = tensor_inputs(node)[0]
+    array = flow.array(source)
+    dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if not is_tensor(node) or dims is None:
+        return _unknown(flow, node)
+    n_axes = len(source.meta["shape"])
+    axes = sorted({d % n_axes for d in ([dims] if isinstance(dims, int) else dims)})
+    if 0 in axes or any(array.shape[axis - 1] > 1 for axis in axes):
+        return _unknown(flow, node)
+    if len(node.meta["shape"]) == n_axes:
+        return array
+    return np.squeeze(array, axis=tuple(axis - 1 for axis in axes))
+
+
+def axis_of(node: fx.Node, dim: Any) -> int:
+    """Return a possibly negative axis of a node's input as one counted from 0 (the batch)."""
+    first = next(n for n in node.all_input_nodes if is_tensor(n))
+    return int(dim) % len(first.meta["shape"])
+
+
+def _moved_or_unknown(flow: Flow, node: fx.Node) -> Worn:
+    sources = tensor_inputs(node)
+    if len(sources) != 1 or not is_tensor(sources[0]):
+        return _unknown(flow, node)
+    moved = move(node, flow.array(sources[0]))
+    return _unknown(flow, node) if moved is None else moved
+
+
+def _unknown(flow: Flow, node: fx.Node) -> Worn:
+    from greenprune_core.graph.operators import unknown
+
+    return unknown(flow, node)
+
+
+def _name(node: fx.Node) -> str:
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def _input_shape(node: fx.Node) -> torch.Size:
+    shape = tensor_inputs(node)[0].meta["shape"]
+    assert isinstance(shape, torch.Size)
+    return shape
+
+
+def _reshaped(node: fx.Node, array: LabelArray) -> LabelArray | None:
+    before, after = _input_shape(node), node.meta["shape"]
+    if not after or before[0] != after[0] or len(after) < 2:
+        return None
+    return shrink(spread(array, before[1:]).reshape(tuple(after[1:])))
+
+
+def _permuted(node: fx.Node, array: LabelArray) -> LabelArray | None:
+    n_axes = len(_input_shape(node))
+    arguments: Any = node.args[1:] or tuple(node.kwargs.values())
+    if _name(node) == "permute":
+        order = [d % n_axes for d in (arguments if isinstance(arguments[0], int) else arguments[0])]
+    elif _name(node) in ("transpose", "swapaxes"):
+        one, other = (d % n_axes for d in arguments)
+        order = list(range(n_axes))
+        order[one], order[other] = order[other], order[one]
+    else:
+        return None
+    if order[0] != 0:
+        return None
+    return array.transpose([axis - 1 for axis in order[1:]])
+
+
+def _split(node: fx.Node, array: LabelArray) -> list[LabelArray] | None:
+    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    axis = axis_of(node, dim)
+    shapes = node.meta["shape"]
+    if axis < 1 or not isinstance(shapes, list) or _name(node) == "unbind":
+        return None
+    full = _spread_axis(array, axis - 1, _input_shape(node)[axis])
+    ends = np.cumsum([shape[axis] for shape in shapes])
+    return [shrink(part) for part in np.split(full, ends[:-1].tolist(), axis=axis - 1)]
+
+
+def _taken(node: fx.Node, array: LabelArray) -> LabelArray | None:
+    index: Any = node.args[1]
+    index = index if isinstance(index, tuple) else (index,)
+    if index[0] != slice(None) or not all(_is_plain(part) for part in index):
+        return None
+    taken = spread(array, _input_shape(node)[1:])[index[1:]]
+    if taken.ndim != len(node.meta["shape"]) - 1:
+        return None
+    return shrink(taken)
+
+
+def _is_plain(part: Any) -> bool:
+    if isinstance(part, slice):
+        return all(isinstance(end, int | None) for end in (part.start, part.stop, part.step))
+    return part is None or part is Ellipsis or isinstance(part, int)
+
+
+def _spread_axis(array: LabelArray, axis: int, size: int) -> LabelArray:
+    shape = list(array.shape)
+    shape[axis] = size
+    return np.broadcast_to(array, shape)

@@ -1,0 +1,173 @@
+"""A network as a graph: a deep copy traced with torch.fx, with the shape of every value on an example input.
+
+The copy is traced in evaluation mode, so heads that exist in training only (GoogLeNet's auxiliary classifiers) drop
+out, and functional dropout is turned into a module that follows `train()` and `eval()`.
+"""
+
+import copy
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
+
+from greenprune_core.errors import ConfigError, UnsupportedNetworkError
+
+_DROPOUTS: dict[Any, type[nn.Module]] = {
+    nn.functional.dropout: nn.Dropout,
+    nn.functional.dropout2d: nn.Dropout2d,
+    nn.functional.alpha_dropout: nn.AlphaDropout,
+}
+
+
+def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
+    """Trace a deep copy of a network; the given one is left as it was.
+
+    Every node of the result carries `meta["shape"]` (the shape of a tensor value, a list of them for a tuple, else
+    None), `meta["dtype"]`, and `meta["value"]` for values that are no tensors.
+
+    Args:
+        network: any module whose control flow does not depend on the data.
+        example_input: a batch of at least one input, shape (N, C, H, W) or whatever the network takes.
+
+    Raises:
+        UnsupportedNetworkError: the control flow depends on the data, or the network takes several inputs.
+        ConfigError: the example input has the wrong type, shape or dtype.
+    """
+    _check_example(network, example_input)
+    clone = copy.deepcopy(network)
+    modes = {name: module.training for name, module in clone.named_modules()}
+    clone.eval()
+    _run_once(clone, example_input)
+    traced = _trace_graph(clone)
+    _replace_functional_dropout(traced)
+    record_shapes(traced, example_input)
+    for name, module in traced.named_modules():
+        module.training = modes.get(name, network.training)
+    return traced
+
+
+def record_shapes(traced: fx.GraphModule, example_input: Tensor) -> None:
+    """Run the graph once on the example, without gradients, and note shapes, dtypes and plain values on its nodes."""
+    modes = [(module, module.training) for module in traced.modules()]
+    traced.eval()
+    with torch.no_grad():
+        _Recorder(traced).run(example_input.clone())
+    for module, mode in modes:
+        module.training = mode
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Tell whether the value of a node is one tensor."""
+    return isinstance(node.meta.get("shape"), torch.Size)
+
+
+class _Recorder(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        n.meta["shape"], n.meta["dtype"], n.meta["value"] = None, None, None
+        if isinstance(value, Tensor):
+            n.meta["shape"], n.meta["dtype"] = value.shape, value.dtype
+        elif isinstance(value, (tuple, list)) and any(isinstance(part, Tensor) for part in value):
+            n.meta["shape"] = [part.shape if isinstance(part, Tensor) else None for part in value]
+            n.meta["dtype"] = next(part.dtype for part in value if isinstance(part, Tensor))
+        else:
+            n.meta["value"] = value
+        return value
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # StochasticDepth reads `self.training` in its forward, which tracing would freeze.
+        if type(m).__module__ == "torchvision.ops.stochastic_depth":
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+def _check_example(network: nn.Module, example_input: Tensor) -> None:
+    if not isinstance(example_input, Tensor):
+        raise ConfigError(
+            f"the example input is one tensor, but got {type(example_input).__name__}; pass a batch such as "
+            "torch.zeros(1, 3, 32, 32)"
+        )
+    if example_input.dim() < 2 or example_input.shape[0] < 1:
+        raise ConfigError(
+            f"the example input is a batch of at least one input, but got shape {tuple(example_input.shape)}; add the "
+            "batch axis with unsqueeze(0)"
+        )
+    first = next((p for p in network.parameters() if p.is_floating_point()), None)
+    if first is None:
+        raise UnsupportedNetworkError(
+            f"a network that is gated has weights, but {type(network).__name__} has no parameter; pass another network"
+        )
+    if example_input.is_floating_point() and example_input.dtype != first.dtype:
+        raise ConfigError(
+            f"the example input has the dtype of the weights ({first.dtype}), but got {example_input.dtype}; convert it "
+            f"with .to({first.dtype})"
+        )
+
+
+def _run_once(network: nn.Module, example_input: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            output = network(example_input.clone())
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+        raise ConfigError(
+            f"the network runs on the example input, but with shape {tuple(example_input.shape)} and dtype "
+            f"{example_input.dtype} it raised {type(error).__name__}: {_first_line(error)}; pass an example of the right "
+            "shape and dtype"
+        ) from error
+    if not isinstance(output, Tensor):
+        raise UnsupportedNetworkError(
+            f"the network returns one tensor in evaluation mode, but got {type(output).__name__}; wrap it so that it "
+            "returns its logits"
+        )
+
+
+def _trace_graph(network: nn.Module) -> fx.GraphModule:
+    name = type(network).__name__
+    try:
+        graph = _Tracer().trace(network)
+    except (TraceError, TypeError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
+        raise UnsupportedNetworkError(
+            f"the control flow and the shapes of a network do not depend on its data, but tracing {name} stopped with: "
+            f"{_first_line(error)}; move that decision out of forward"
+        ) from error
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for extra in inputs[1:]:
+        if not extra.args:
+            raise UnsupportedNetworkError(
+                f"a network takes one input, but {name} takes {len(inputs)}; wrap it so that forward has one argument"
+            )
+    for extra in inputs[1:]:
+        default = extra.args[0]
+        extra.replace_all_uses_with(default)  # type: ignore[arg-type]
+        graph.erase_node(extra)
+    return fx.GraphModule(network, graph, class_name=name)
+
+
+def _replace_functional_dropout(traced: fx.GraphModule) -> None:
+    for node in list(traced.graph.nodes):
+        kind = _DROPOUTS.get(node.target) if node.op == "call_function" else None
+        if kind is None:
+            continue
+        arguments = dict(zip(("input", "p", "training", "inplace"), node.args, strict=False)) | dict(node.kwargs)
+        if arguments.get("training", True):
+            continue  # always on, also in evaluation: as its author wrote it
+        name = f"{node.name}_module"
+        traced.add_submodule(name, kind(arguments.get("p", 0.5)))
+        with traced.graph.inserting_before(node):
+            module = traced.graph.call_module(name, (arguments["input"],))
+        node.replace_all_uses_with(module)
+        traced.graph.erase_node(node)
+    traced.recompile()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+"""Targets of the nodes that add two tensors: where residual branches end."""
