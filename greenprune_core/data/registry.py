@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data import cifar, digits, fashion_mnist, folders

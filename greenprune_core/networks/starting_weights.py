@@ -36,8 +36,8 @@ def load_starting_weights(network: nn.Module, path: str) -> None:
             raise ConfigError(f"starting weights hold every tensor of the network, but {path} lacks {name}; {_WAY_OUT}")
         if given[name].shape != tensor.shape:
             raise ConfigError(
-                f"starting weights have the network's shapes, but {name} of {path} is {list(given[name].shape)} instead "
-                f"of {list(tensor.shape)}; {_WAY_OUT}"
+                f"starting weights have the network's shapes, but {name} of {path} is {list(given[name].shape)} "
+                f"instead of {list(tensor.shape)}; {_WAY_OUT}"
             )
     unknown = sorted(set(given) - set(wanted))
     if unknown:
