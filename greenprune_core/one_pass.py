@@ -1,0 +1,271 @@
+"""One training run that learns weights and gates together and ends with a plain, smaller, static network.
+
+The story, top to bottom: warm-up, select, freeze, shrink, finish. Each phase is a function from a training state to
+the next one; `advance` walks through them as far as it is asked to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from greenprune_core.config import TrialConfig
+from greenprune_core.cost import Cost
+from greenprune_core.data import ImageData, load_data
+from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
+from greenprune_core.extract import extract, slice_like, verify
+from greenprune_core.networks import build_network
+from greenprune_core.optimisation import carry_over
+from greenprune_core.state import FreezeReport, PhaseCost, TrainingState, begin
+from greenprune_core.steps import BACKWARD_FACTOR, EVALUATION_BATCH, run_steps
+
+STATISTICS_IMAGES = 4096
+"""Training images over which gates and batch statistics are averaged at the freeze."""
+
+_VERIFIED_IMAGES = 64
+_WAIT = 0.02
+"""Progress between two attempts to freeze gates that do not agree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePassResult:
+    """A static sub-network and how it came about."""
+
+    config: TrialConfig
+    network: nn.Module
+    """Plain and small, in evaluation mode."""
+    history: list[dict[str, Any]]
+    """One line per epoch."""
+    cost: Cost
+    """Of one inference with one image."""
+    dense_cost: Cost
+    """The same of the network before gates were attached."""
+    val_accuracy: float
+    """Of the last epoch, in [0, 1]."""
+    test_accuracy: float
+    """Of the last epoch, in [0, 1]; never searched on."""
+    n_validation: int
+    n_test: int
+    train_macs: float
+    """Multiply-accumulates of the whole run, all phases, backward passes included."""
+    dense_train_macs: float
+    """What training the dense network for the same steps would have taken."""
+    spent: dict[str, PhaseCost]
+    """Cost of each phase."""
+    masks: dict[str, list[bool]]
+    """Kept gates per group."""
+    freeze_report: FreezeReport | None
+    """None where nothing was to be pruned."""
+    verify_difference: float
+    """Largest absolute difference between the outputs of the cut and the frozen gated network at the cut."""
+
+
+def train_one_pass(
+    config: TrialConfig,
+    network: nn.Module | None = None,
+    data: ImageData | None = None,
+    *,
+    data_dir: str | None = None,
+    device: str = "cpu",
+    on_epoch: Callable[[TrainingState], None] | None = None,
+) -> OnePassResult:
+    """Train, prune and cut a network in one run.
+
+    Equal configuration, data and thread count give equal numbers on a CPU. The caller's random state and network are
+    left as they were.
+
+    Args:
+        config: everything that decides the result.
+        network: one's own network instead of `config.network`; its own weights are the starting weights.
+        data: one's own images instead of `config.data` (`ImageData.from_tensors`).
+        data_dir: where data sets lie, if not in the usual places.
+        device: cpu, cuda, cuda:1, ...
+        on_epoch: called with the state after each epoch.
+
+    Raises:
+        ConfigError: a setting, the data or the network does not fit.
+        TrainingError: the run cannot go on.
+        VerificationError: the cut network is not equal to the gated one.
+    """
+    with torch.random.fork_rng():
+        state = start(config, network, data, data_dir=data_dir, device=device)
+        for epoch in range(1, config.epochs + 1):
+            state = advance(state, until_epoch=epoch)
+            if on_epoch is not None:
+                on_epoch(state)
+        return finished(state)
+
+
+def start(
+    config: TrialConfig,
+    network: nn.Module | None = None,
+    data: ImageData | None = None,
+    *,
+    data_dir: str | None = None,
+    device: str = "cpu",
+) -> TrainingState:
+    """Return the state before the first step; arguments as for `train_one_pass`."""
+    if data is None:
+        data = load_data(config.data, data_dir=data_dir, device=device)
+    torch.manual_seed(config.seed)
+    if network is None:
+        channels, _, side = data.input_shape
+        network = build_network(config.network, n_classes=data.n_classes, in_channels=channels, image_size=side)
+    return begin(config, network, data, device)
+
+
+def advance(state: TrainingState, until_epoch: int) -> TrainingState:
+    """Walk through the phases until `until_epoch` epochs are done (at the last one also through the cut)."""
+    until_step = min(until_epoch * state.steps_per_epoch, state.n_steps)
+    while state.phase != "done":
+        state = _PHASES[state.phase](state, until_step)
+        is_training = state.phase in ("warm_up", "select", "finish")
+        if is_training and state.step >= until_step and until_step < state.n_steps:
+            break
+    return state
+
+
+def warm_up(state: TrainingState, until_step: int) -> TrainingState:
+    """Learn weights with all gates open, at the cost of the dense network."""
+    is_pressed = state.pressure is not None
+    end = round(state.config.phases.warm_up * state.n_steps) if is_pressed else state.freeze_at_step
+    run_steps(state, min(end, until_step), state.dense_cost.macs)
+    if state.step >= end:
+        if is_pressed:
+            state.gated.release_gates()
+        state.phase = "select" if is_pressed else "freeze"
+    return state
+
+
+def select(state: TrainingState, until_step: int) -> TrainingState:
+    """Learn weights and gates together while budget and polariser ramp."""
+    run_steps(state, min(state.freeze_at_step, until_step), state.gated_macs)
+    if state.step >= state.freeze_at_step:
+        state.phase = "freeze"
+    return state
+
+
+def freeze(state: TrainingState, until_step: int) -> TrainingState:
+    """Fix each gate at the consensus of the training images, or go back to select where there is none yet."""
+    if state.pressure is None:
+        state.masks = {name: torch.ones(n, dtype=torch.bool) for name, n in state.gated.groups.items()}
+        state.gated.freeze(state.masks)
+        state.phase = "shrink"
+        return state
+    gated = state.gated
+    gated.start_statistics()
+    accuracy(gated, _statistics_batches(state))
+    disagreement = float(gated.disagreement.mean())
+    _spend(state, "freeze", state.gated_macs, min(STATISTICS_IMAGES, state.data.n_train))
+    phases = state.config.phases
+    latest = round(phases.freeze_latest * state.n_steps)
+    if disagreement > phases.disagreement_limit and state.step < latest:
+        state.n_waits += 1
+        state.freeze_at_step = min(latest, state.step + max(1, round(_WAIT * state.n_steps)))
+        state.phase = "select"
+        return state
+    _fix_gates(state)
+    state.phase = "shrink"
+    return state
+
+
+def shrink(state: TrainingState, until_step: int) -> TrainingState:
+    """Cut the network, prove it equal, carry the optimiser over and estimate batch statistics anew."""
+    gated, old_optimiser = state.gated, state.optimiser
+    static = extract(gated)
+    images, _ = next(iter(state.data.plain_batches("validation", _VERIFIED_IMAGES, limit=_VERIFIED_IMAGES)))
+    state.verify_difference = verify(gated, static, images)
+    names = {parameter: name for name, parameter in gated.named_parameters()}
+    state.become_cut(static)
+    assert state.cost is not None
+    carry_over(
+        old_optimiser,
+        names,
+        state.optimiser,
+        dict(state.network.named_parameters()),
+        lambda tensors: slice_like(gated, static, tensors),
+    )
+    if state.freeze_report is not None:
+        n_images = reestimate_batch_statistics(state.network, _statistics_batches(state))
+        _spend(state, "shrink", state.cost.macs, n_images)
+        state.accuracy_after_cut = _validation_accuracy(state)
+    state.phase = "finish"
+    return state
+
+
+def finish(state: TrainingState, until_step: int) -> TrainingState:
+    """Train the small static network for the rest of the run, at its own cost."""
+    assert state.cost is not None
+    run_steps(state, until_step, state.cost.macs)
+    if state.step >= state.n_steps:
+        state.phase = "done"
+    return state
+
+
+def finished(state: TrainingState) -> OnePassResult:
+    """Evaluate a state that is done and return its result."""
+    assert state.phase == "done" and state.cost is not None and state.masks is not None
+    assert state.verify_difference is not None
+    images = sum(cost.steps for cost in state.spent.values()) * state.config.optimiser.batch_size
+    return OnePassResult(
+        config=state.config,
+        network=state.network.eval(),
+        history=state.history,
+        cost=state.cost,
+        dense_cost=state.dense_cost,
+        val_accuracy=_validation_accuracy(state),
+        test_accuracy=accuracy(state.network, state.data.plain_batches("test", EVALUATION_BATCH)),
+        n_validation=state.data.n_validation,
+        n_test=state.data.n_test,
+        train_macs=sum(cost.macs for cost in state.spent.values()),
+        dense_train_macs=BACKWARD_FACTOR * state.dense_cost.macs * images,
+        spent=state.spent,
+        masks={name: mask.tolist() for name, mask in state.masks.items()},
+        freeze_report=state.freeze_report,
+        verify_difference=state.verify_difference,
+    )
+
+
+_PHASES = {"warm_up": warm_up, "select": select, "freeze": freeze, "shrink": shrink, "finish": finish}
+
+
+def _fix_gates(state: TrainingState) -> None:
+    """Repair the consensus to the budget, fix the gates and report."""
+    gated, pressure = state.gated, state.pressure
+    assert pressure is not None
+    open_fraction, disagreement = gated.open_fraction.cpu(), gated.disagreement
+    selection = pressure.settle(open_fraction)
+    dynamic_accuracy = _validation_accuracy(state)
+    state.masks = {name: selection.kept_V[group].clone() for name, group in gated.group_slices.items()}
+    gated.freeze(state.masks)
+    state.freeze_report = FreezeReport(
+        progress=state.progress,
+        n_waits=state.n_waits,
+        n_images=min(STATISTICS_IMAGES, state.data.n_train),
+        disagreement_mean=float(disagreement.mean()),
+        disagreement_max=float(disagreement.max()),
+        open_histogram=tuple(torch.histc(open_fraction.float(), bins=10, min=0, max=1).int().tolist()),
+        n_gates=gated.n_gates,
+        n_flipped=selection.n_flipped,
+        kept_before_repair=pressure.kept_fraction(open_fraction >= 0.5),
+        kept=pressure.kept_fraction(selection.kept_V),
+        dynamic_accuracy=dynamic_accuracy,
+        frozen_accuracy=_validation_accuracy(state),
+    )
+
+
+def _statistics_batches(state: TrainingState) -> Any:
+    return state.data.plain_batches("train", EVALUATION_BATCH, limit=STATISTICS_IMAGES)
+
+
+def _validation_accuracy(state: TrainingState) -> float:
+    return accuracy(state.network, state.data.plain_batches("validation", EVALUATION_BATCH))
+
+
+def _spend(state: TrainingState, phase: str, macs_per_image: int, n_images: int) -> None:
+    """Account for images that are only passed forward."""
+    spent = state.spent.setdefault(phase, PhaseCost())
+    spent.macs += macs_per_image * n_images
+    spent.images += n_images

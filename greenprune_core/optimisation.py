@@ -1,0 +1,97 @@
+"""The optimiser of the one pass: what decays and what does not, its rate, and its way through the cut."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from greenprune_core.config import OptimiserConfig
+from greenprune_core.errors import ConfigError
+
+REFERENCE_BATCH = 128
+"""Batch size for which a configuration names its learning rate."""
+
+_BY_NAME = {
+    name.lower(): kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+}
+
+
+def build_optimiser(
+    config: OptimiserConfig, network: nn.Module, gate_parameters: list[nn.Parameter], gate_factor: float
+) -> Optimizer:
+    """Build the optimiser with three groups: decaying weights; norms and biases; gates (at `gate_factor` the rate).
+
+    Vectors (biases, scales of norms) and gates have no weight decay: decay on a gate is a hidden wish to close it.
+
+    Raises:
+        ConfigError: torch.optim has no such optimiser, or it does not take these settings.
+    """
+    kind = _BY_NAME.get(config.name)
+    if kind is None:
+        raise ConfigError(
+            f"an optimiser is one of torch.optim in lower case, but got {config.name!r}; one of {', '.join(_BY_NAME)}"
+        )
+    gates = {id(parameter) for parameter in gate_parameters}
+    weights = [parameter for parameter in network.parameters() if id(parameter) not in gates and parameter.requires_grad]
+    groups = [
+        {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay, "rate_factor": 1.0},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0, "rate_factor": 1.0},
+        {"params": gate_parameters, "weight_decay": 0.0, "rate_factor": gate_factor},
+    ]
+    settings = {"momentum": config.momentum, "nesterov": config.momentum > 0} if config.name == "sgd" else {}
+    try:
+        return kind([group for group in groups if group["params"]], lr=config.learning_rate, **settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the optimiser must take parameter groups, lr and weight_decay, but got {config.name!r} ({error}); use sgd"
+        ) from error
+
+
+def set_learning_rate(optimiser: Optimizer, config: OptimiserConfig, factor: float) -> float:
+    """Set each group's rate for this step and return that of the weights.
+
+    The rate scales linearly with the batch size (Goyal 2017, arXiv 1706.02677), so that it keeps its meaning.
+
+    Args:
+        factor: share of the peak rate, from the schedule.
+    """
+    rate = config.learning_rate * factor * config.batch_size / REFERENCE_BATCH
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+    return rate
+
+
+def carry_over(
+    old: Optimizer,
+    old_names: Mapping[nn.Parameter, str],
+    new: Optimizer,
+    new_parameters: Mapping[str, nn.Parameter],
+    slice_tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+) -> None:
+    """Give `new` the state of `old` for every parameter that lives on, cut as the parameters were cut.
+
+    Args:
+        old: the optimiser of the uncut network.
+        old_names: name of each of its parameters.
+        new: the fresh optimiser of the cut network; changed in place.
+        new_parameters: parameters of the cut network by name.
+        slice_tensors: cuts tensors shaped like the old parameters, given by their names, to the new ones.
+    """
+    shaped: dict[str, dict[str, Tensor]] = {}
+    plain: dict[str, dict[str, object]] = {}
+    for parameter, values in old.state.items():
+        name = old_names[parameter]
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                shaped.setdefault(key, {})[name] = value
+            else:
+                plain.setdefault(name, {})[key] = value.clone() if isinstance(value, Tensor) else value
+    state: dict[str, dict[str, object]] = {}
+    for key, tensors in shaped.items():
+        for name, value in slice_tensors(tensors).items():
+            state.setdefault(name, dict(plain.get(name, {})))[key] = value
+    for name, values in state.items():
+        new.state[new_parameters[name]] = dict(values)

@@ -1,0 +1,138 @@
+"""The pressure on the gates in the select phase: the budget with its dual ascent, and the polariser.
+
+It holds what the two remember between steps: the budget's multiplier and the moving average of the open probabilities.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from greenprune_core.config import TrialConfig
+from greenprune_core.cost import ExpectedCost, load_profile
+from greenprune_core.gates import GatedNetwork
+from greenprune_core.losses import (
+    ascend_multiplier,
+    budget_loss,
+    polar_half_loss,
+    polar_variance_loss,
+    polar_watershed_loss,
+)
+from greenprune_core.schedules import kept_fraction, noise_scale, polar_strength
+from greenprune_core.selection import Ranking, Selection
+
+_AVERAGING = 0.95
+"""Weight of the past in the moving average of open probabilities: about 20 steps of memory."""
+
+_RANKING_PERIOD = 4
+"""Steps between two looks at which gates the budget would keep; the average moves slower than that."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The gates' loss terms at one step, differentiable scalars, and what they were made of."""
+
+    budget: Tensor
+    polar: Tensor
+    kept: Tensor
+    """Expected cost over dense cost, detached."""
+    target: float
+    """Kept fraction asked for at this step."""
+
+
+class Pressure:
+    """Budget and polariser on one gated network.
+
+    Args:
+        config: losses, phases, budget and gates are read.
+        gated: the network whose gates are pressed.
+        device: where the network's gates live.
+
+    Raises:
+        ConfigError: the floor of all groups costs more than the budget.
+    """
+
+    def __init__(self, config: TrialConfig, gated: GatedNetwork, device: str) -> None:
+        self._losses = config.losses
+        self._target = kept_fraction(config.phases, config.budget.target)
+        self._polar_strength = polar_strength(config.phases)
+        self._noise = noise_scale(config.phases, config.gates.noise, config.gates.noise_anneal)
+        profile = load_profile(config.budget.profile) if config.budget.unit == "joules" else None
+        self._cost = ExpectedCost(gated.structure, config.budget.unit, profile).to(device)
+        self._cost_on_cpu = ExpectedCost(gated.structure, config.budget.unit, profile)
+        floors = [_floor(gated, name, config.gates.floor) for name in gated.groups]
+        slices = list(gated.group_slices.values())
+        self._ranking = Ranking(slices, floors, self._cost_on_cpu, config.gates.round_to)
+        self._final_target = config.budget.target
+        self._kept_V = torch.ones(gated.n_gates, dtype=torch.bool, device=device)
+        self.multiplier = torch.zeros((), device=device)
+        self.open_average_V = torch.full((gated.n_gates,), config.gates.initial_open, device=device)
+        self.promise()  # a target that the floors alone exceed is refused here, not after the warm-up
+
+    def noise(self, progress: float) -> float:
+        """Return the scale of the gates' noise at this progress."""
+        return self._noise(progress)
+
+    def target(self, progress: float) -> float:
+        """Return the kept fraction asked for at this progress."""
+        return self._target(progress)
+
+    def terms(self, gated: GatedNetwork, progress: float, step: int) -> Terms:
+        """Return the loss terms after a dynamic forward pass, and let the memory follow.
+
+        Args:
+            gated: has just seen a batch in dynamic mode.
+            progress: of the whole run, in [0, 1].
+            step: number of this step; the ranking is renewed every few.
+        """
+        target = self._target(progress)
+        kept = self._cost(gated.decision_mean) / self._cost.dense
+        budget = self._losses.budget_weight * budget_loss(kept, target) + self.multiplier * kept
+        with torch.no_grad():
+            self.multiplier = ascend_multiplier(self.multiplier, kept.detach(), target, self._losses.dual_step)
+            self.open_average_V = torch.lerp(gated.open_probability.detach(), self.open_average_V, _AVERAGING)
+        weight = self._losses.polar_weight * self._polar_strength(progress)
+        polar = weight * self._polar(gated, target, step) if weight > 0 else torch.zeros_like(budget)
+        return Terms(budget=budget, polar=polar, kept=kept.detach(), target=target)
+
+    def promise(self) -> Tensor:
+        """Return the mask (bool, V, on the CPU) that freezing now under the final target would keep."""
+        return self._ranking.keep_best(self.open_average_V, self._final_target * self._cost_on_cpu.dense)
+
+    def settle(self, open_fraction_V: Tensor) -> Selection:
+        """Return the consensus of the images, repaired to lie at or just under the final target."""
+        limit = self._final_target * self._cost_on_cpu.dense
+        return self._ranking.repair(open_fraction_V, self.open_average_V, limit)
+
+    def kept_fraction(self, mask_V: Tensor) -> float:
+        """Return what these gates cost over what the dense network costs, in the budget's unit."""
+        return float(self._cost_on_cpu(mask_V.to("cpu", torch.float64))) / self._cost_on_cpu.dense
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the memory, to be saved."""
+        return {"multiplier": self.multiplier, "open_average_V": self.open_average_V, "kept_V": self._kept_V}
+
+    def load_state_dict(self, saved: dict[str, Tensor]) -> None:
+        """Take over a saved memory."""
+        device = self.multiplier.device
+        self.multiplier = saved["multiplier"].to(device)
+        self.open_average_V = saved["open_average_V"].to(device)
+        self._kept_V = saved["kept_V"].to(device)
+
+    def _polar(self, gated: GatedNetwork, target: float, step: int) -> Tensor:
+        form = self._losses.polar_form
+        if form == "half":
+            return polar_half_loss(gated.decision_mean)
+        if form == "variance":
+            return polar_variance_loss(gated.probabilities)
+        if form == "watershed":
+            if step % _RANKING_PERIOD == 0:
+                kept_V = self._ranking.keep_best(self.open_average_V, target * self._cost_on_cpu.dense)
+                self._kept_V = kept_V.to(self.multiplier.device)
+            return polar_watershed_loss(gated.open_probability, self._kept_V)
+        return torch.zeros((), device=self.multiplier.device)
+
+
+def _floor(gated: GatedNetwork, group: str, floor: int) -> int:
+    """Smallest number of open gates of a group: a residual branch may close, a layer must not empty."""
+    return 0 if gated.structure.kinds[group] == "branch" else min(floor, gated.groups[group])

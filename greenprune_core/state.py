@@ -1,0 +1,266 @@
+"""The training state: everything that the next step depends on, saved and restored whole.
+
+Randomness needs no saving: each step draws from generators seeded by (seed, epoch, step), so a trial can stop and go
+on anywhere, also on another machine.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from greenprune_core.config import TrialConfig
+from greenprune_core.cost import Cost, count_cost
+from greenprune_core.data import ImageData
+from greenprune_core.errors import ConfigError
+from greenprune_core.extract import extract
+from greenprune_core.gates import GatedNetwork, attach_gates
+from greenprune_core.optimisation import build_optimiser
+from greenprune_core.pressure import Pressure
+
+Phase = Literal["warm_up", "select", "freeze", "shrink", "finish", "done"]
+
+_FORMAT = 1
+
+
+@dataclass
+class PhaseCost:
+    """What one phase has spent so far."""
+
+    macs: float = 0.0
+    """Multiply-accumulates of forward and backward passes; a backward pass counts as two forward ones."""
+    seconds: float = 0.0
+    """Wall time, evaluation left out."""
+    steps: int = 0
+    """Training steps."""
+    images: int = 0
+    """Images passed through, forward only or both ways."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeReport:
+    """What the consensus found when the gates were fixed."""
+
+    progress: float
+    """Progress at which the gates were fixed."""
+    n_waits: int
+    """How often the freeze was put off because the gates did not agree."""
+    n_images: int
+    """Training images (without augmentation) over which the gates were averaged."""
+    disagreement_mean: float
+    """Share of the images on which a gate differs from its majority, mean over gates, in [0, 0.5]."""
+    disagreement_max: float
+    """The same for the worst gate."""
+    open_histogram: tuple[int, ...]
+    """Number of gates by the share of images for which they are open, ten bins over [0, 1]."""
+    n_gates: int
+    """Number of gates."""
+    n_flipped: int
+    """Gates that the budget turned against their majority."""
+    kept_before_repair: float
+    """Kept fraction of the majority mask, in the budget's unit."""
+    kept: float
+    """Kept fraction after the repair, at most the target."""
+    dynamic_accuracy: float
+    """Validation accuracy of the gated network with its gates deciding per image."""
+    frozen_accuracy: float
+    """Validation accuracy with the gates fixed, before batch statistics were estimated anew."""
+
+
+@dataclass
+class TrainingState:
+    """One network on its way through the phases."""
+
+    config: TrialConfig
+    data: ImageData
+    device: str
+    network: nn.Module
+    """The gated network until the cut, the plain small one after it."""
+    optimiser: Optimizer
+    pressure: Pressure | None
+    """None where nothing is pressed: a target of 1, and after the cut."""
+    scaler: torch.amp.GradScaler
+    dense_cost: Cost
+    gated_macs: int
+    """Multiply-accumulates of one image through the gated network with its gates deciding."""
+    phase: Phase = "warm_up"
+    step: int = 0
+    n_waits: int = 0
+    freeze_at_step: int = 0
+    """Step of the next attempt to fix the gates."""
+    masks: dict[str, Tensor] | None = None
+    cost: Cost | None = None
+    """Cost of the cut network; None before the cut."""
+    freeze_report: FreezeReport | None = None
+    verify_difference: float | None = None
+    accuracy_after_cut: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    spent: dict[str, PhaseCost] = field(default_factory=dict)
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    """Sums over the steps of the epoch under way: losses and kept fraction."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of one epoch."""
+        return self.data.n_steps(self.config.optimiser.batch_size)
+
+    @property
+    def n_steps(self) -> int:
+        """Training steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        return self.step / self.n_steps
+
+    @property
+    def gated(self) -> GatedNetwork:
+        """The gated network; only before the cut."""
+        assert isinstance(self.network, GatedNetwork), "the network is cut already"
+        return self.network
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the network is the plain small one."""
+        return self.cost is not None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole state to one file (aside, then renamed), loadable without unpickling code."""
+        aside = Path(f"{path}.{os.getpid()}.part")
+        torch.save(self._to_plain(), aside)
+        aside.replace(path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over a saved state; `self` is a fresh one of the same configuration and data.
+
+        Raises:
+            ConfigError: the file is no checkpoint of this format, or of another configuration.
+        """
+        self._from_plain(_read(path, self.config))
+
+    def _to_plain(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "config_hash": self.config.config_hash,
+            "network": self.network.state_dict(),
+            "masks": self.masks,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "pressure": self.pressure.state_dict() if self.pressure else None,
+            "json": json.dumps(
+                {
+                    "phase": self.phase,
+                    "step": self.step,
+                    "n_waits": self.n_waits,
+                    "freeze_at_step": self.freeze_at_step,
+                    "is_cut": self.is_cut,
+                    "freeze_report": asdict(self.freeze_report) if self.freeze_report else None,
+                    "verify_difference": self.verify_difference,
+                    "accuracy_after_cut": self.accuracy_after_cut,
+                    "history": self.history,
+                    "spent": {name: asdict(cost) for name, cost in self.spent.items()},
+                    "epoch_sums": self.epoch_sums,
+                }
+            ),
+        }
+
+    def _from_plain(self, saved: dict[str, Any]) -> None:
+        plain = json.loads(saved["json"])
+        self.masks = saved["masks"]
+        if self.masks is not None:
+            self.gated.freeze(self.masks)
+        elif plain["phase"] == "select":
+            self.gated.release_gates()
+        if plain["is_cut"]:
+            self.become_cut(extract(self.gated))
+        self.network.load_state_dict(saved["network"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.scaler.load_state_dict(saved["scaler"])
+        if self.pressure and saved["pressure"]:
+            self.pressure.load_state_dict(saved["pressure"])
+        for name in ("phase", "step", "n_waits", "freeze_at_step", "verify_difference", "accuracy_after_cut"):
+            setattr(self, name, plain[name])
+        self.history, self.epoch_sums = plain["history"], plain["epoch_sums"]
+        self.spent = {name: PhaseCost(**cost) for name, cost in plain["spent"].items()}
+        report = plain["freeze_report"]
+        if report:
+            self.freeze_report = FreezeReport(**{**report, "open_histogram": tuple(report["open_histogram"])})
+
+    def become_cut(self, static: nn.Module) -> None:
+        """Put the cut network in the gated one's place, with a fresh optimiser."""
+        self.network = static.to(self.device)
+        self.cost = count_cost(self.network, example_images(self.data, self.device))
+        self.optimiser = build_optimiser(self.config.optimiser, self.network, [], 1.0)
+        self.pressure = None
+
+
+def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str) -> TrainingState:
+    """Attach gates to a copy of `network` and return the state before the first step.
+
+    Raises:
+        UnsupportedNetworkError: nothing in the network can be gated.
+        ConfigError: the budget leaves no room for the floors.
+    """
+    network = network.to(device)
+    example = example_images(data, device)
+    dense_cost = count_cost(network, example)
+    gates = config.gates
+    gated = attach_gates(network, example, gates.granularity, streams=gates.streams, gate=gates).to(device)
+    if config.execution.channels_last:
+        gated = gated.to(memory_format=torch.channels_last)
+    is_pressed = config.budget.target < 1
+    gated.release_gates()
+    gated_macs = count_cost(gated, example).macs if is_pressed else dense_cost.macs
+    gated.open_gates()
+    state = TrainingState(
+        config=config,
+        data=data,
+        device=device,
+        network=gated,
+        optimiser=build_optimiser(
+            config.optimiser, gated, list(gated.gate_parameters()), gates.learning_rate_factor
+        ),
+        pressure=Pressure(config, gated, device) if is_pressed else None,
+        scaler=torch.amp.GradScaler(device, enabled=config.execution.precision == "float16"),
+        dense_cost=dense_cost,
+        gated_macs=gated_macs,
+    )
+    state.freeze_at_step = round(config.phases.freeze_at * state.n_steps)
+    return state
+
+
+def example_images(data: ImageData, device: str) -> Tensor:
+    """Return one blank image, `[1, C, H, W]`, for tracing and counting."""
+    return torch.zeros(1, *data.input_shape, device=device)
+
+
+def training_batches(state: TrainingState) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the rest of the epoch's batches from the present step on."""
+    epoch, first_step = divmod(state.step, state.steps_per_epoch)
+    return state.data.train_batches(
+        state.config.optimiser.batch_size, seed=state.config.seed, epoch=epoch, first_step=first_step
+    )
+
+
+def _read(path: str | os.PathLike[str], config: TrialConfig) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        found = (saved["format"], saved["config_hash"])
+    except OSError:
+        raise
+    except Exception as error:  # torch names no class for a file it cannot read
+        raise ConfigError(f"a checkpoint is a file written by this project, but got {path} ({error}); start anew") from error
+    if found != (_FORMAT, config.config_hash):
+        raise ConfigError(
+            f"a checkpoint must be of the same configuration and format, but {path} holds {found} and this trial is "
+            f"{(_FORMAT, config.config_hash)}; start anew or use its own configuration"
+        )
+    result: dict[str, Any] = saved
+    return result
