@@ -1,0 +1,37 @@
+"""Cost of one inference: counted, priced with a device profile, and expected under gates (differentiable).
+
+Names load at first use, so that a profile can be read without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from greenprune_core.cost.count import Cost, OperatorCost, count_cost
+    from greenprune_core.cost.energy import Energy, estimate_energy, estimate_latency
+    from greenprune_core.cost.profile import DeviceProfile, load_profile, shipped_profiles
+
+__all__ = [
+    "Cost",
+    "DeviceProfile",
+    "Energy",
+    "OperatorCost",
+    "count_cost",
+    "estimate_energy",
+    "estimate_latency",
+    "load_profile",
+    "shipped_profiles",
+]
+
+_HOME = {
+    "count": ("Cost", "OperatorCost", "count_cost"),
+    "energy": ("Energy", "estimate_energy", "estimate_latency"),
+    "profile": ("DeviceProfile", "load_profile", "shipped_profiles"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

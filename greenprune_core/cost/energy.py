@@ -1,0 +1,107 @@
+"""From counted cost to joules and seconds of one inference, with a device profile.
+
+Everything is a sum over operators, each linear in its counts, so that the expected energy under gates (`expected.py`)
+is exact.
+"""
+
+import dataclasses
+
+from greenprune_core.cost.count import Cost, OperatorCost
+from greenprune_core.cost.profile import DeviceProfile, Quantity
+from greenprune_core.errors import ConfigError
+
+PARTS = ("macs", "element_ops", "weights", "activations", "static")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Energy:
+    """Joules of one inference, by part, and where the figure comes from."""
+
+    parts: dict[str, float]
+    """Joules of macs, element_ops, weights, activations (bytes moved) and static (power times modelled time)."""
+    source: str
+    """`model:<profile>`; figures of two sources are never compared."""
+    batch_size: int
+    """Images that share one reading of the weights."""
+
+    @property
+    def joules(self) -> float:
+        """Joules of one inference, all parts together."""
+        return sum(self.parts.values())
+
+
+def estimate_energy(cost: Cost, profile: DeviceProfile, batch_size: int = 1) -> Energy:
+    """Estimate the joules of one inference inside a batch of `batch_size` images.
+
+    Raises:
+        ConfigError: the profile holds no joules, or none for the type in which the network computes.
+    """
+    parts = dict.fromkeys(PARTS, 0.0)
+    for operator in cost.operators:
+        for part, joules in operator_joules(operator, profile, batch_size).items():
+            parts[part] += joules
+    return Energy(parts=parts, source=f"model:{profile.name}", batch_size=batch_size)
+
+
+def estimate_latency(cost: Cost, profile: DeviceProfile, batch_size: int = 1) -> float:
+    """Estimate the seconds of one pass over a batch of `batch_size` images.
+
+    Raises:
+        ConfigError: the profile holds no timing at this batch size.
+    """
+    return sum(operator_seconds(operator, profile, batch_size) for operator in cost.operators)
+
+
+def operator_joules(operator: OperatorCost, profile: DeviceProfile, batch_size: int = 1) -> dict[str, float]:
+    """Joules per image of one operator, by part."""
+    if profile.joules_per_mac is None:
+        raise ConfigError(
+            f"joules need a profile that holds them, but {profile.name!r} was made without a meter; "
+            "calibrate with --power-w or take horowitz-45nm"
+        )
+    weight_joules = profile.joules_per_byte[profile.weight_level].value / batch_size
+    activation_joules = profile.joules_per_byte[profile.activation_level].value
+    parts = {
+        "weights": operator.weight_bytes * weight_joules,
+        "activations": (operator.read_bytes + operator.written_bytes) * activation_joules,
+    }
+    if operator.macs:
+        parts["macs"] = operator.macs * _price(profile.joules_per_mac, operator.dtype, profile)
+    if operator.element_ops:
+        parts["element_ops"] = operator.element_ops * _price(profile.joules_per_element_op, operator.dtype, profile)
+    if profile.static_power_w is not None:
+        seconds = operator_seconds(operator, profile, batch_size) / batch_size
+        parts["static"] = profile.static_power_w.value * seconds
+    return parts
+
+
+def operator_seconds(operator: OperatorCost, profile: DeviceProfile, batch_size: int = 1) -> float:
+    """Seconds of one operator over a batch of `batch_size` images."""
+    timing = profile.timing(batch_size)
+    launch = timing.seconds_per_operator.get(operator.kind, timing.seconds_per_operator["other"])
+    seconds = launch.value + operator.weight_bytes * timing.seconds_per_weight_byte.value
+    per_image = operator.element_ops * timing.seconds_per_element_op.value
+    per_image += (operator.read_bytes + operator.written_bytes) * timing.seconds_per_activation_byte.value
+    if operator.macs:
+        rate = timing.seconds_per_mac.get(operator.kind)
+        if rate is None:
+            raise ConfigError(
+                f"latency needs seconds per MAC of every kind of operator, but {profile.name!r} has none for "
+                f"{operator.kind!r}; calibrate again"
+            )
+        per_image += operator.macs * rate.value
+    return seconds + batch_size * per_image
+
+
+def _price(prices: dict[str, Quantity], dtype: str, profile: DeviceProfile) -> float:
+    price = prices.get(dtype)
+    # integer and boolean element operations (indices, masks) are charged as float32
+    if price is None and dtype.startswith(("int", "uint", "bool")):
+        price = prices.get("float32")
+    if price is None:
+        known = ", ".join(sorted(prices))
+        raise ConfigError(
+            f"a profile prices the type that the network computes in, but {profile.name!r} knows {known}, not {dtype}; "
+            "convert the network or add the number to a profile of your own"
+        )
+    return price.value

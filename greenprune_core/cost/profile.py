@@ -1,0 +1,202 @@
+"""A device as a few numbers: joules per operation and byte, seconds per operation, each with its source.
+
+Profiles are JSON files, shipped in `profiles/` beside this file or written by `hpsearch calibrate`. Nothing here loads
+torch.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from greenprune_core.errors import ConfigError
+
+FORMAT = "greenprune-device-profile"
+VERSION = 1
+LEVELS = ("on_chip", "off_chip")
+
+_SHIPPED = Path(__file__).parent / "profiles"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A number of a profile, >= 0, and where it comes from."""
+
+    value: float
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of the parts of a forward pass at one batch size, added up without overlap."""
+
+    batch_size: int
+    seconds_per_mac: dict[str, Quantity]
+    """By kind of operator (conv, grouped_conv, matmul, attention)."""
+    seconds_per_element_op: Quantity
+    seconds_per_activation_byte: Quantity
+    seconds_per_weight_byte: Quantity
+    seconds_per_operator: dict[str, Quantity]
+    """Launch of one operator, by kind; `other` for kinds that are not named."""
+    lanes: int = 1
+    """Channels of a convolution are rounded up to this many, the width of the vector unit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceProfile:
+    """What a device spends on arithmetic, on moving bytes, and while it waits."""
+
+    name: str
+    description: str
+    joules_per_mac: dict[str, Quantity] | None
+    """By dtype; None for a device whose joules are not known."""
+    joules_per_element_op: dict[str, Quantity]
+    """By dtype."""
+    joules_per_byte: dict[str, Quantity]
+    """By level: on_chip, off_chip."""
+    weight_level: str
+    """Level from which weights are read, once per batch."""
+    activation_level: str
+    """Level that activations are written to and read from."""
+    static_power_w: Quantity | None
+    """Power that flows during the whole inference; needs timings to become joules."""
+    timings: tuple[Timing, ...]
+    fit: Mapping[str, Any] | None
+    """How well a calibrated profile predicts networks that it has not seen."""
+
+    def timing(self, batch_size: int) -> Timing:
+        """Return the timing at this batch size.
+
+        Raises:
+            ConfigError: the profile holds none for it.
+        """
+        for timing in self.timings:
+            if timing.batch_size == batch_size:
+                return timing
+        known = ", ".join(str(timing.batch_size) for timing in self.timings) or "none"
+        raise ConfigError(
+            f"latency needs a profile with timings at the asked batch size, but {self.name!r} has batch sizes: "
+            f"{known}, not {batch_size}; make one with hpsearch calibrate"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, fit for JSON and for `profile_from_dict`."""
+        values = dataclasses.asdict(self)
+        return {"format": FORMAT, "version": VERSION, **values}
+
+
+def shipped_profiles() -> tuple[str, ...]:
+    """Names of the profiles that come with the package."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.json")))
+
+
+def load_profile(name_or_path: str | Path) -> DeviceProfile:
+    """Load a shipped profile by name, or a JSON file by its path.
+
+    Raises:
+        ConfigError: no such profile (nearest names), no JSON, or a number missing, negative or without a source.
+    """
+    text = str(name_or_path)
+    is_file = text.endswith(".json") or "/" in text
+    path = Path(text).expanduser() if is_file else _SHIPPED / f"{text}.json"
+    if not is_file and text not in shipped_profiles():
+        near = ", ".join(difflib.get_close_matches(text, shipped_profiles(), n=3, cutoff=0.3) or shipped_profiles())
+        raise ConfigError(f"a profile is a shipped name or a JSON file, but got {text!r}; near names: {near}")
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"a profile is a readable file, but got {text!r} ({error.strerror}); check the path"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"a profile is a JSON file, but {text!r} is not ({error}); see docs/energy.md") from error
+    return profile_from_dict(values, str(path))
+
+
+def profile_from_dict(values: Any, where: str) -> DeviceProfile:
+    """Check and build a profile from JSON values; `where` names the file in errors.
+
+    Raises:
+        ConfigError: a field is unknown, missing, negative or without a source.
+    """
+    reader = _Reader(where)
+    reader.need(isinstance(values, dict), "a profile is a JSON object", type(values).__name__)
+    reader.need(values.get("format") == FORMAT, f"format is {FORMAT!r}", values.get("format"))
+    reader.need(values.get("version") == VERSION, f"version is {VERSION}", values.get("version"))
+    reader.fields(values, {"format", "version"} | {field.name for field in dataclasses.fields(DeviceProfile)}, "")
+    levels = reader.quantities(values, "joules_per_byte")
+    for name in ("weight_level", "activation_level"):
+        reader.need(values[name] in LEVELS, f"{name} is on_chip or off_chip", values[name])
+        reader.need(values[name] in levels, f"joules_per_byte needs the level that {name} names", values[name])
+    joules = None if values["joules_per_mac"] is None else reader.quantities(values, "joules_per_mac")
+    static = None if values["static_power_w"] is None else reader.quantity(values["static_power_w"], "static_power_w")
+    timings = tuple(_timing(reader, timing, f"timings[{i}]") for i, timing in enumerate(values["timings"]))
+    reader.need(static is None or bool(timings), "static_power_w needs timings to become joules", "no timings")
+    return DeviceProfile(
+        name=str(values["name"]),
+        description=str(values["description"]),
+        joules_per_mac=joules,
+        joules_per_element_op=reader.quantities(values, "joules_per_element_op"),
+        joules_per_byte=levels,
+        weight_level=values["weight_level"],
+        activation_level=values["activation_level"],
+        static_power_w=static,
+        timings=timings,
+        fit=values["fit"],
+    )
+
+
+def _timing(reader: "_Reader", values: Any, name: str) -> Timing:
+    reader.need(isinstance(values, dict), f"{name} is a JSON object", values)
+    reader.fields(values, {field.name for field in dataclasses.fields(Timing)}, f"{name}.")
+    for count in ("batch_size", "lanes"):
+        is_count = isinstance(values[count], int) and values[count] >= 1
+        reader.need(is_count, f"{name}.{count} is a whole number >= 1", values[count])
+    per_operator = reader.quantities(values, "seconds_per_operator", name)
+    reader.need("other" in per_operator, f"{name}.seconds_per_operator names the kind 'other'", sorted(per_operator))
+    return Timing(
+        batch_size=values["batch_size"],
+        seconds_per_mac=reader.quantities(values, "seconds_per_mac", name),
+        seconds_per_element_op=reader.quantity(values["seconds_per_element_op"], f"{name}.seconds_per_element_op"),
+        seconds_per_activation_byte=reader.quantity(
+            values["seconds_per_activation_byte"], f"{name}.seconds_per_activation_byte"
+        ),
+        seconds_per_weight_byte=reader.quantity(values["seconds_per_weight_byte"], f"{name}.seconds_per_weight_byte"),
+        seconds_per_operator=per_operator,
+        lanes=values["lanes"],
+    )
+
+
+class _Reader:
+    """Checks of JSON values that name the file and the field."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def need(self, holds: bool, rule: str, got: Any) -> None:
+        if not holds:
+            raise ConfigError(f"{rule}, but got {got!r} in profile {self._where}; correct the file (docs/energy.md)")
+
+    def fields(self, values: Mapping[str, Any], known: set[str], prefix: str) -> None:
+        missing, unknown = sorted(known - set(values)), sorted(set(values) - known)
+        self.need(not missing, f"a profile has the field {prefix}{missing[0] if missing else ''}", "nothing")
+        self.need(not unknown, "a profile has known fields only", unknown)
+
+    def quantity(self, value: Any, name: str) -> Quantity:
+        self.need(
+            isinstance(value, dict) and set(value) == {"value", "source"}, f"{name} has a value and a source", value
+        )
+        number, source = value["value"], value["source"]
+        is_number = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+        self.need(is_number and number >= 0, f"{name} is a number >= 0", number)
+        self.need(isinstance(source, str) and bool(source.strip()), f"{name} names its source", source)
+        return Quantity(value=float(number), source=source)
+
+    def quantities(self, values: Mapping[str, Any], field: str, prefix: str = "") -> dict[str, Quantity]:
+        name = f"{prefix}.{field}" if prefix else field
+        group = values[field]
+        self.need(isinstance(group, dict) and bool(group), f"{name} is a JSON object with at least one entry", group)
+        return {key: self.quantity(value, f"{name}.{key}") for key, value in group.items()}
