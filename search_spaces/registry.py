@@ -1,7 +1,6 @@
 """From a name or a reference to a search space."""
 
 import difflib
-import importlib
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.references import is_reference, load_reference

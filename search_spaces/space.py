@@ -1,5 +1,6 @@
 """A search space: which configurations are tried, in the define-by-run style of Optuna, without Optuna."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -196,7 +197,8 @@ class _RandomTrial:
         if step is not None:
             return low + step * self._random.randint(0, round((high - low) / step))
         if log:
-            return min(high, max(low, low * (high / low) ** self._random.random()))
+            exponent = self._random.random()
+            return min(high, max(low, math.exp(math.log(low) + exponent * math.log(high / low))))
         return self._random.uniform(low, high)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:

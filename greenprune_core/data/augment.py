@@ -6,8 +6,8 @@ The draws are made on the CPU and moved: the same step gives the same images on 
 import hashlib
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 def step_generator(*numbers: int) -> torch.Generator:
@@ -24,7 +24,7 @@ def shift(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:
     """
     n, _, height, width = images.shape
     offsets = torch.randint(0, 2 * largest + 1, (2, n), generator=generator).to(images.device)
-    padded = F.pad(images, (largest,) * 4)
+    padded = functional.pad(images, (largest,) * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, 2s+1, 2s+1, H, W]
     return windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
 
@@ -56,5 +56,5 @@ def mixup(
     seed = int(torch.randint(0, 2**62, (1,), generator=generator))
     weight = float(np.random.default_rng(seed).beta(alpha, alpha))
     other = torch.randperm(len(images), generator=generator).to(images.device)
-    targets = F.one_hot(labels, n_classes).to(images.dtype)
+    targets = functional.one_hot(labels, n_classes).to(images.dtype)
     return torch.lerp(images[other], images, weight), torch.lerp(targets[other], targets, weight)

@@ -47,7 +47,8 @@ def _load(dataset: Any, data_dir: str | None) -> RawData:
             parts = [dataset(str(root), train=train, download=not folder.is_dir()) for train in (True, False)]
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{name} needs the folder {dataset.base_folder}, but it is not in {root} and the download failed ({error}); "
+            f"{name} needs the folder {dataset.base_folder}, but it is not in {root}, and the download failed "
+            f"({error}); "
             f"fetch {dataset.url}, unpack it, and name the folder that holds {dataset.base_folder} with --data-dir"
         ) from error
     stores = [

@@ -186,10 +186,13 @@ class ImageData:
         Raises:
             DataError: a loader streams, or samples in its own way.
         """
-        stores = [
-            _loader_store(loader, f"{config.name} ({part})") for part, loader in (("train", train), ("test", test))
-        ]
-        return cls.from_stores(*stores, config, class_names=class_names, device=device)
+        return cls.from_stores(
+            _loader_store(train, f"{config.name} (train)"),
+            _loader_store(test, f"{config.name} (test)"),
+            config,
+            class_names=class_names,
+            device=device,
+        )
 
 
 def _loader_store(loader: DataLoader[Any], where: str) -> DatasetStore:

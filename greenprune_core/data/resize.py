@@ -1,8 +1,8 @@
 """Change the side of square images: pool down by a whole factor, or pad up with zeros."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from greenprune_core.errors import DataError
 
@@ -28,6 +28,6 @@ def resize(images: Tensor, image_size: int | None, where: str) -> Tensor:
     if image_size > height:
         before = (image_size - height) // 2
         after = image_size - height - before
-        return F.pad(images, (before, after, before, after))
+        return functional.pad(images, (before, after, before, after))
     scaled = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
-    return F.avg_pool2d(scaled, height // image_size)
+    return functional.avg_pool2d(scaled, height // image_size)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from greenprune_core.data.checks import check_images, check_labels
 from greenprune_core.data.resize import resize
@@ -16,8 +16,10 @@ from greenprune_core.errors import DataError
 class Store(Protocol):
     """Labelled images that can be read in any order."""
 
-    labels: Tensor
-    """int64[N], on the CPU."""
+    @property
+    def labels(self) -> Tensor:
+        """int64[N], on the CPU."""
+        ...
 
     def subset(self, indices: Tensor) -> "Store":
         """Keep only these images, in this order."""
@@ -120,7 +122,7 @@ class DatasetStore:
             yield ready, self.labels[indices].to(self.device)
 
 
-class _Guarded:
+class _Guarded(Dataset[Any]):
     """Hand errors over as text: raised in a worker process they would arrive wrapped in a traceback."""
 
     def __init__(self, dataset: Any) -> None:

@@ -30,7 +30,9 @@ def build_torchvision(name: str, *, n_classes: int, in_channels: int, image_size
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or ["resnet18", "vgg16_bn"]
         raise ConfigError(f"torchvision has no classifier {name!r}, but got it; nearest: {', '.join(near)}")
     try:
-        network = torchvision.models.get_model(name, weights=None, num_classes=n_classes, **_extra(name, image_size))
+        network: nn.Module = torchvision.models.get_model(
+            name, weights=None, num_classes=n_classes, **_extra(name, image_size)
+        )
     except (ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(
             f"{PREFIX}{name} must take {image_size}x{image_size} images, but got {error}; set data.image_size=224"
@@ -52,7 +54,9 @@ def _extra(name: str, image_size: int) -> dict[str, Any]:
 
 def _fit_stem(network: nn.Module, in_channels: int, image_size: int) -> None:
     name, stem = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
-    kernel, stride, padding = stem.kernel_size, stem.stride, stem.padding
+    kernel: Any = stem.kernel_size
+    stride: Any = stem.stride
+    padding: Any = stem.padding
     small = image_size <= SMALL_IMAGE and padding != (0, 0)  # patch embeddings have no padding and stay
     if small:
         stride = (1, 1)
