@@ -1,0 +1,134 @@
+"""Gate families: how a group of channels decides which of them are open.
+
+All share one interface: `forward(features)` returns `(p, g)`, the open probability without noise and the decision used
+in the forward pass, both of shape (N, n_gates), or (1, n_gates) where all images share them. Gradients of `g` reach
+the logits straight through; noise acts while training only, for at evaluation a gate must repeat itself.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from greenprune_core.errors import ConfigError
+
+LOGIT_LIMIT = 4.0
+"""Largest size of a logit: sigmoid'(4) = 0.018, so a decided gate can still be changed."""
+
+_TINY = 1e-6
+
+MakeGate = Callable[[int, int], nn.Module]
+"""(number of features, number of gates) -> a gate."""
+
+
+class HeadGate(nn.Module):
+    """Input-dependent straight-through gate: pooled features -> 16 hidden units -> one logit per channel.
+
+    After the layer gate of ConvNet-AIG (Veit and Belongie, arXiv 1711.11503) and the channel gate of Batch-Shaping
+    (Bejnordi et al., arXiv 1907.06627); a reconstruction of the paper's gate, whose form its abstract does not fix.
+    """
+
+    uses_features = True
+
+    def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float, hidden: int) -> None:
+        super().__init__()
+        self.noise = noise
+        self.squeeze = nn.Linear(n_features, hidden, bias=False)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.decide = nn.Linear(hidden, n_gates)
+        nn.init.normal_(self.decide.weight, std=0.01)
+        nn.init.constant_(self.decide.bias, _logit(initial_open))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Decide for each of N images from its features, shape (N, n_features)."""
+        hidden = torch.relu(self.norm(self.squeeze(features)))
+        return _straight_through(_limited(self.decide(hidden)), self.noise if self.training else 0.0)
+
+
+class FreeGate(nn.Module):
+    """Input-free gate: one learned logit per channel (Gator, Passov et al., arXiv 2205.15404)."""
+
+    uses_features = False
+
+    def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+        self.logits = nn.Parameter(torch.full((n_gates,), _logit(initial_open)))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Decide for N images, all alike but for the noise; of the features only their number N is read."""
+        logits = _limited(self.logits).unsqueeze(0)
+        noise = self.noise if self.training else 0.0
+        if noise > 0:
+            logits = logits.expand(features.shape[0], -1)
+        return _straight_through(logits, noise)
+
+
+class HardConcreteGate(nn.Module):
+    """Hard-concrete gate of L0 regularisation (Louizos, Welling and Kingma, arXiv 1712.01312, eq. 10-12).
+
+    While training it takes values in [0, 1] (the noise is part of the distribution, so its scale is 1 or, when set to
+    0, off); at evaluation it is binary: 1 where the median of the distribution is at least a half.
+    """
+
+    uses_features = False
+    temperature, low, high = 2 / 3, -0.1, 1.1
+
+    def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+        shift = self.temperature * math.log(-self.low / self.high)
+        self.log_alpha = nn.Parameter(torch.full((n_gates,), _logit(initial_open) + shift))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw (training) or decide (evaluation) for N images."""
+        log_alpha = _limited(self.log_alpha).unsqueeze(0)
+        p = torch.sigmoid(log_alpha - self.temperature * math.log(-self.low / self.high))
+        if not self.training or self.noise == 0:
+            return p, _binary(torch.sigmoid(log_alpha / self.temperature))
+        log_alpha = log_alpha.expand(features.shape[0], -1)
+        soft = torch.sigmoid((log_alpha + _logistic(log_alpha)) / self.temperature)
+        return p, (soft * (self.high - self.low) + self.low).clamp(0, 1)
+
+
+def gate_maker(family: str, *, initial_open: float, noise: float, hidden: int) -> MakeGate:
+    """Return the constructor of a family's gates.
+
+    Raises:
+        ConfigError: no such family.
+    """
+    makers: dict[str, MakeGate] = {
+        "head": lambda f, n: HeadGate(f, n, initial_open=initial_open, noise=noise, hidden=hidden),
+        "free": lambda f, n: FreeGate(f, n, initial_open=initial_open, noise=noise),
+        "hard_concrete": lambda f, n: HardConcreteGate(f, n, initial_open=initial_open, noise=noise),
+    }
+    if family not in makers:
+        raise ConfigError(f"a gate family is one of {', '.join(makers)}, but got {family!r}; choose one of them")
+    return makers[family]
+
+
+def _straight_through(logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    p = torch.sigmoid(logits)
+    if noise == 0:
+        return p, _binary(p)
+    return p, _binary(torch.sigmoid(logits + noise * _logistic(logits)))
+
+
+def _binary(p: Tensor) -> Tensor:
+    """1 where p >= 0.5, else 0; backwards as if it were p."""
+    return (p >= 0.5).to(p.dtype) + (p - p.detach())
+
+
+def _limited(logits: Tensor) -> Tensor:
+    """Clamp in the forward pass only: a clamp that stops the gradient would leave a saturated gate dead."""
+    return logits + (logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) - logits).detach()
+
+
+def _logistic(like: Tensor) -> Tensor:
+    uniform = torch.rand_like(like).clamp(_TINY, 1 - _TINY)
+    return torch.log(uniform) - torch.log1p(-uniform)
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))

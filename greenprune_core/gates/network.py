@@ -1,0 +1,196 @@
+"""A network with gates: dense while they are open, gated while they are learnt, constant once frozen."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from greenprune_core.errors import ConfigError
+from greenprune_core.gates.families import MakeGate
+from greenprune_core.gates.nodes import GroupGate
+from greenprune_core.gates.placement import place_gates
+from greenprune_core.graph import ChannelStructure
+
+Mode = Literal["open", "dynamic", "frozen"]
+Masks = dict[str, Tensor]
+
+
+class GatedNetwork(nn.Module):
+    """A copy of a network with gates on channel groups, residual branches, or both.
+
+    Three modes: "open" (as attached) runs the plain dense graph and computes no gate, so it costs what dense costs;
+    "dynamic" lets every gate decide per image; "frozen" multiplies by constant masks. The layers are the same objects
+    in all modes and the names in `state_dict` do not change; the mode itself is not stored.
+
+    Attributes:
+        network: the dense network as a graph of torch.nn layers; parameters keep their names below it.
+        groups: number of gates by group name, in the order of the flat gate vector.
+        group_slices: place of every group in the flat gate vector.
+        n_gates: length of the flat gate vector.
+        not_gated: layers left dense, with the reason.
+        structure: which gate decides on which channel of which node.
+        mode: "open", "dynamic" or "frozen".
+        open_probability: after a dynamic forward, mean over the batch of p, shape (n_gates,), differentiable.
+        decision_mean: after a dynamic forward, mean over the batch of the decisions, shape (n_gates,),
+            differentiable straight through.
+        decisions: after a dynamic forward, the decision of every gate for every image, shape (N, n_gates), detached.
+    """
+
+    open_probability: Tensor
+    decision_mean: Tensor
+    decisions: Tensor
+
+    def __init__(self, structure: ChannelStructure, make_gate: MakeGate, *, floor: int = 1) -> None:
+        super().__init__()
+        self.structure = structure
+        self.groups = structure.groups
+        self.group_slices = structure.group_slices
+        self.n_gates = structure.n_gates
+        self.not_gated = structure.not_gated
+        self.floor = floor
+        self.mode: Mode = "open"
+        self.network = structure.graph
+        self._graph, gates, self.gates = place_gates(structure, make_gate)
+        reference = next(p for p in self.network.parameters() if p.is_floating_point())
+        self.gates.to(device=reference.device, dtype=reference.dtype)
+        self._group_gates = gates
+        self._n_seen = 0
+        self._n_open: Tensor | None = None
+        self._link()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch."""
+        if self.mode == "open":
+            return self.network(x)  # type: ignore[no-any-return]
+        logits, probabilities, decisions = self._gated[0](x)
+        if self.mode == "frozen":
+            return logits  # type: ignore[no-any-return]
+        decided = torch.cat(decisions, 1)
+        self.open_probability = torch.cat(probabilities, 1).mean(0)
+        self.decision_mean = decided.mean(0)
+        self.decisions = decided.detach().expand(x.shape[0], -1)
+        if self._n_open is not None and not self.training:
+            self._n_open = self._n_open + self.decisions.sum(0, dtype=torch.float64)
+            self._n_seen += x.shape[0]
+        return logits  # type: ignore[no-any-return]
+
+    def open_gates(self) -> None:
+        """Run dense from now on."""
+        self._set_mode("open")
+
+    def release_gates(self) -> None:
+        """Let the gates decide from now on."""
+        self._set_mode("dynamic")
+
+    def freeze(self, masks: Mapping[str, Tensor] | None = None) -> None:
+        """Hold the gates at constant masks from now on.
+
+        Args:
+            masks: a mask of bool, shape (size of the group,), by group name; groups left out stay open. Without
+                masks: the consensus over the statistics gathered so far.
+
+        Raises:
+            ConfigError: unknown group, wrong length or type, or no statistics to take a consensus from.
+        """
+        chosen = self.consensus() if masks is None else dict(masks)
+        for name, mask in chosen.items():
+            self._check_mask(name, mask)
+        for name, gate in self._group_gates.items():
+            gate.mask.fill_(True)
+            if name in chosen:
+                gate.mask.copy_(chosen[name].to(torch.bool))
+        self._set_mode("frozen")
+
+    @property
+    def masks(self) -> Masks:
+        """Copies of the frozen masks by group; all open before the freeze."""
+        return {name: self._group_gates[name].mask.clone() for name in self.groups}
+
+    def set_noise(self, scale: float) -> None:
+        """Set the scale of the gates' noise while training, >= 0."""
+        if scale < 0:
+            raise ConfigError(f"noise needs a scale >= 0, but got {scale}; use 0 for none")
+        for gate in self._group_gates.values():
+            gate.gate.noise = scale
+
+    def gate_parameters(self) -> Iterator[nn.Parameter]:
+        """Go through the parameters of the gates."""
+        return self.gates.parameters()
+
+    def weight_parameters(self) -> Iterator[nn.Parameter]:
+        """Go through the parameters of the network itself."""
+        return self.network.parameters()
+
+    def start_statistics(self) -> None:
+        """Count decisions from now on, in dynamic forwards in evaluation mode."""
+        self._n_seen = 0
+        device = next(iter(self._group_gates.values())).mask.device
+        self._n_open = torch.zeros(self.n_gates, dtype=torch.float64, device=device)
+
+    @property
+    def open_fraction(self) -> Tensor:
+        """Share of the counted images for which each gate was open, shape (n_gates,), float64."""
+        if self._n_open is None or self._n_seen == 0:
+            raise ConfigError(
+                "a consensus needs statistics, but no dynamic forward in evaluation mode was counted; call "
+                "start_statistics(), release_gates() and eval(), then run some batches"
+            )
+        return self._n_open / self._n_seen
+
+    @property
+    def disagreement(self) -> Tensor:
+        """Share of the counted images on which each gate differs from its majority, in [0, 0.5]."""
+        fraction = self.open_fraction
+        return torch.minimum(fraction, 1 - fraction)
+
+    def consensus(self) -> Masks:
+        """Return each gate's majority (open at a tie), with at least `floor` gates of a channel group left open."""
+        fraction = self.open_fraction
+        masks = {}
+        for name, place in self.group_slices.items():
+            part = fraction[place]
+            mask = part >= 0.5
+            if self.structure.kinds[name] != "branch" and int(mask.sum()) < self.floor:
+                best = part.argsort(descending=True, stable=True)[: self.floor]
+                mask[best] = True
+            masks[name] = mask
+        return masks
+
+    def flatten_masks(self, masks: Mapping[str, Tensor]) -> Tensor:
+        """Lay masks out as one flat vector of bool, shape (n_gates,); groups left out count as open."""
+        for name, mask in masks.items():
+            self._check_mask(name, mask)
+        parts = [masks[name].to(torch.bool).cpu() if name in masks else torch.ones(n, dtype=torch.bool)
+                 for name, n in self.groups.items()]  # fmt: skip
+        return torch.cat(parts)
+
+    def _check_mask(self, name: str, mask: Tensor) -> None:
+        if name not in self.groups:
+            import difflib
+
+            near = ", ".join(difflib.get_close_matches(name, self.groups, n=3)) or ", ".join(list(self.groups)[:3])
+            raise ConfigError(f"a mask belongs to a group of the network, but got {name!r}; near names: {near}")
+        if mask.shape != (self.groups[name],):
+            raise ConfigError(
+                f"the mask of {name!r} has one entry per gate ({self.groups[name]}), but got shape {tuple(mask.shape)}; "
+                "see GatedNetwork.groups"
+            )
+        if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+            raise ConfigError(f"a mask holds True and False only, but {name!r} has other values; compare with a threshold")
+
+    def _set_mode(self, mode: Mode) -> None:
+        self.mode = mode
+        for gate in self._group_gates.values():
+            gate.is_frozen = mode == "frozen"
+
+    def _link(self) -> None:
+        """Build the gated graph over the shared layers; kept out of the registered modules, whose names it repeats."""
+        root = fx.GraphModule(self.network, self.structure.graph.graph)
+        root.add_module("gates", self.gates)
+        self._gated = (fx.GraphModule(root, self._graph, class_name="Gated"),)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "GatedNetwork":
+        super()._apply(fn, recurse)
+        self._link()  # buffers outside of layers are replaced when a network moves to another device
+        return self

@@ -1,0 +1,83 @@
+"""The nodes that gating adds to a graph: one that decides for a group, one that multiplies a tensor."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class GroupGate(nn.Module):
+    """Decides for one group: learned while dynamic, a constant once frozen."""
+
+    mask: Tensor
+    positions: Tensor | None
+
+    def __init__(self, gate: nn.Module, n_gates: int, axis: int, positions: Sequence[int] | None) -> None:
+        """Wrap a gate.
+
+        Args:
+            gate: a member of a gate family.
+            n_gates: number of gates in the group.
+            axis: channel axis of the tensor that it looks at (0 is the batch).
+            positions: the group's channels along that axis; None for all of them.
+        """
+        super().__init__()
+        self.gate = gate
+        self.axis = axis
+        self.is_frozen = False
+        self.register_buffer("mask", torch.ones(n_gates, dtype=torch.bool))
+        where = None if positions is None else torch.tensor(positions)
+        self.register_buffer("positions", where, persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return open probability and decision, each (N, n_gates) or (1, n_gates)."""
+        if self.is_frozen:
+            mask = self.mask.to(x.dtype).unsqueeze(0)
+            return mask, mask
+        p, g = self.gate(self._features(x))
+        return p, g
+
+    def _features(self, x: Tensor) -> Tensor:
+        if not self.gate.uses_features:
+            return x
+        others = [axis for axis in range(1, x.dim()) if axis != self.axis]
+        pooled = x.mean(others) if others else x
+        return pooled if self.positions is None else pooled.index_select(1, self.positions)
+
+
+class Multiply(nn.Module):
+    """Multiplies the channels of one tensor by the decisions of their groups."""
+
+    index: Tensor | None
+
+    def __init__(self, axis: int, index: Sequence[int] | None) -> None:
+        """Prepare the multiplication.
+
+        Args:
+            axis: channel axis (0 is the batch).
+            index: for each channel its place in the decisions, joined in the order of the arguments and followed by
+                one that is always open; None where channels and decisions match one to one.
+        """
+        super().__init__()
+        self.axis = axis
+        where = None if index is None else torch.tensor(index)
+        self.register_buffer("index", where, persistent=False)
+
+    def forward(self, x: Tensor, *decisions: Tensor) -> Tensor:
+        """Return `x` with closed channels at zero."""
+        if self.index is None:
+            scale = decisions[0]
+        else:
+            always = decisions[0].new_ones((decisions[0].shape[0], 1))
+            scale = torch.cat((*decisions, always), 1).index_select(1, self.index)
+        shape = [scale.shape[0]] + [1] * (x.dim() - 1)
+        if self.axis:
+            shape[self.axis] = scale.shape[1]
+        return x * scale.to(x.dtype).reshape(shape)
+
+
+def as_group_gate(module: Any) -> GroupGate:
+    """Narrow the type of a member of a module dictionary."""
+    assert isinstance(module, GroupGate)
+    return module
