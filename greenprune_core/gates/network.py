@@ -31,12 +31,14 @@ class GatedNetwork(nn.Module):
         not_gated: layers left dense, with the reason.
         structure: which gate decides on which channel of which node.
         mode: "open", "dynamic" or "frozen".
+        probabilities: after a dynamic forward, p per image, shape (N or 1, n_gates), differentiable.
         open_probability: after a dynamic forward, mean over the batch of p, shape (n_gates,), differentiable.
         decision_mean: after a dynamic forward, mean over the batch of the decisions, shape (n_gates,),
             differentiable straight through.
         decisions: after a dynamic forward, the decision of every gate for every image, shape (N, n_gates), detached.
     """
 
+    probabilities: Tensor
     open_probability: Tensor
     decision_mean: Tensor
     decisions: Tensor
@@ -67,7 +69,8 @@ class GatedNetwork(nn.Module):
         if self.mode == "frozen":
             return logits  # type: ignore[no-any-return]
         decided = torch.cat(decisions, 1)
-        self.open_probability = torch.cat(probabilities, 1).mean(0)
+        self.probabilities = torch.cat(probabilities, 1)
+        self.open_probability = self.probabilities.mean(0)
         self.decision_mean = decided.mean(0)
         self.decisions = decided.detach().expand(x.shape[0], -1)
         if self._n_open is not None and not self.training:
@@ -127,6 +130,11 @@ class GatedNetwork(nn.Module):
         self._n_seen = 0
         device = next(iter(self._group_gates.values())).mask.device
         self._n_open = torch.zeros(self.n_gates, dtype=torch.float64, device=device)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Tell whether any image has been counted."""
+        return self._n_open is not None and self._n_seen > 0
 
     @property
     def open_fraction(self) -> Tensor:

@@ -52,6 +52,18 @@ class ChannelStructure:
         return sum(self.groups.values())
 
     @property
+    def gate_widths(self) -> dict[str, int]:
+        """Channels of the first producing layer that one gate of a group stands for (several in a grouped convolution)."""
+        widths = dict.fromkeys(self.groups, 1)
+        slices = self.group_slices
+        for node in self.graph.graph.nodes:
+            outputs = self.nodes[node.name].outputs
+            if outputs is not None and node.op == "call_module" and str(node.target).split("#")[0] in widths:
+                name = str(node.target)
+                widths[name] = max(int((outputs == slices[name].start).sum()), 1)
+        return widths
+
+    @property
     def group_slices(self) -> dict[str, slice]:
         """Place of every group in the flat gate vector."""
         slices, start = {}, 0
