@@ -192,11 +192,24 @@ def device_name(device: str) -> str:
 def _card(row: dict[str, Any], state: TrainingState) -> dict[str, Any]:
     """Return what the sub-network's card says about task, data and result."""
     data = state.data
-    figures = {key: value for key, value in row.items() if key not in ("history", "started_at", "finished_at")}
     return {
-        "task": "image classification",
+        "task": "image-classification",
         "data": {"name": data.name, "source": data.source, "input_shape": list(data.input_shape)},
         "classes": list(data.class_names),
         "normalisation": {"mean": data.mean.tolist(), "std": data.std.tolist()},
-        "result": {**figures, "finished_at": row["finished_at"].isoformat()},
+        "accuracy": {
+            "validation": {"value": row["val_accuracy"], "n": row["n_validation"]},
+            "test": {"value": row["test_accuracy"], "n": row["n_test"]},
+        },
+        "energy": {"joules": row["energy_j"], "source": row["energy_source"]},
+        "macs": row["macs"],
+        "dense": {"macs": row["dense_macs"], "params": row["dense_params"], "joules": row["dense_energy_j"]},
+        "configuration": row["config"],
+        "provenance": {
+            "config_hash": row["config_hash"],
+            "seed": row["seed"],
+            "device": row["device"],
+            "started_at": row["started_at"].isoformat(),
+            "finished_at": row["finished_at"].isoformat(),
+        },
     }
