@@ -1,0 +1,173 @@
+"""The cluster files that users get: valid, alike where they should be, and checked before they cost money."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpsearch.cli import main
+from hpsearch.clusterfile import cost, examine_cluster, search_settings, traps
+
+ROOT = Path(__file__).parents[2]
+RAY_FILES = ("cluster.yaml", "deploy/on_prem.yaml", "deploy/gcp.yaml")
+FILLED = {"EDIT-ME-SHARED-FOLDER": "/shared", "EDIT-ME": "edited"}
+
+
+def load(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return config
+
+
+def edited(tmp_path: Path, name: str, *changes: tuple[str, str]) -> Path:
+    """A copy with all places edited and further changes made."""
+    text = (ROOT / name).read_text()
+    for old, new in (*FILLED.items(), *changes):
+        assert old in text or old == "EDIT-ME-SHARED-FOLDER", f"{old!r} is not in {name}"
+        text = text.replace(old, new)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(path: Path) -> dict[str, str]:
+    return {f.topic: f"{f.name}: {f.detail}" for f in examine_cluster(path) if f.state != "works"}
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_after_the_edits_nothing_stands_in_the_way(tmp_path: Path, name: str) -> None:
+    assert problems(edited(tmp_path, name)) == {}
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_at_most_five_places_are_to_be_edited_and_each_is_named(name: str) -> None:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if "EDIT-ME" in line and line.lstrip()[0] != "#"]
+    assert 1 <= len(lines) <= 5
+    named = [finding for finding in examine_cluster(ROOT / name) if finding.topic == "edit"]
+    assert len(named) == len(lines)
+    assert all(finding.state == "missing" for finding in named)
+
+
+def test_the_unedited_file_ends_with_code_1_and_the_edited_with_0(tmp_path: Path) -> None:
+    assert main(["doctor", "--cluster", str(ROOT / "cluster.yaml")]) == 1
+    assert main(["doctor", "--cluster", str(edited(tmp_path, "cluster.yaml"))]) == 0
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_the_family_mounts_the_same_files_and_all_of_them_exist(name: str) -> None:
+    mounts = load(name)["file_mounts"]
+    assert mounts == load("cluster.yaml")["file_mounts"]
+    assert all((ROOT / source).exists() for source in mounts.values())
+    assert "~/hpsearch" not in mounts
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_the_family_sets_up_and_starts_by_the_same_commands(name: str) -> None:
+    def commands(config: dict[str, Any]) -> str:
+        text = "\n".join(
+            config["setup_commands"] + config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+        )
+        text = re.sub(r"HPSEARCH_(STORAGE_PATH|MAX_CONCURRENT)=\S+", r"HPSEARCH_\1", text)
+        text = re.sub(r"\[cluster(,aws|,gcp)?\]", "[cluster]", text)
+        # the one difference on premises: see the comment there
+        return text.replace("export RAY_enable_autoscaler_v2=0; ", "")
+
+    assert commands(load(name)) == commands(load("cluster.yaml"))
+
+
+def test_kubernetes_and_slurm_ask_for_the_same_search_with_the_same_versions() -> None:
+    job = load("deploy/kuberay.yaml")["spec"]
+    wanted = search_settings(load("cluster.yaml"))
+    variables = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
+    assert {**variables, "HPSEARCH_NAME": None} == {**wanted, "HPSEARCH_NAME": None}
+    locked = dict(re.findall(r"^(ray|torch)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    assert job["rayClusterSpec"]["rayVersion"] == locked["ray"]
+    assert f"rayproject/ray:{locked['ray']}-py311" in (ROOT / "deploy/Dockerfile").read_text()
+    slurm = (ROOT / "deploy/slurm.sh").read_text()
+    assert all(
+        f"{key}:-{wanted[key]}" in slurm for key in ("HPSEARCH_SPACE", "HPSEARCH_TRIALS", "HPSEARCH_GPUS_PER_TRIAL")
+    )
+
+
+def test_kubernetes_gives_the_head_no_trial_slots_and_no_way_in_from_outside() -> None:
+    head = load("deploy/kuberay.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert head["serviceType"] == "ClusterIP"
+
+
+def test_the_slurm_script_is_valid_shell() -> None:
+    subprocess.run(["bash", "-n", str(ROOT / "deploy/slurm.sh")], check=True)
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_heads_keep_their_processors_for_the_driver_and_their_dashboard_on_loopback(name: str) -> None:
+    (start,) = [line for line in load(name)["head_start_ray_commands"] if "ray start" in line]
+    assert "--num-cpus=0" in start
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+@pytest.mark.parametrize(
+    ("change", "topic", "word"),
+    [
+        (("cluster_name: greenprune", "cluster_nam: greenprune"), "schema", "cluster_nam"),
+        (("head_node_type: head", "head_node_type: tail"), "schema", "head_node_type"),
+        (("max_workers: 4", "max_workers: four"), "schema", "four"),
+        (("s3://edited-BUCKET/greenprune", "runs"), "storage", "all nodes see"),
+        (("GPUS_PER_TRIAL=0.25", "GPUS_PER_TRIAL=2"), "start", "no node type has more than 1"),
+        (("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"), "safety", "anybody"),
+        (("InstanceType: g4dn.xlarge", "InstanceType: x9.huge"), "cost", "no price known for x9.huge"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[1].strip(),
+)
+def test_a_broken_file_is_told_with_the_reason(tmp_path: Path, change: tuple[str, str], topic: str, word: str) -> None:
+    found = problems(edited(tmp_path, "cluster.yaml", change))
+    assert word in found[topic]
+
+
+def test_a_door_open_to_the_world_is_told_unless_it_is_ssh() -> None:
+    def group(port: int) -> dict[str, Any]:
+        rule = {"FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+        return {"provider": {"type": "aws", "security_group": {"IpPermissions": [rule]}}}
+
+    from hpsearch.clusterfile import safety
+
+    assert list(safety(group(22))) == []
+    (finding,) = safety(group(6379))
+    assert "6379" in finding.detail
+
+
+def test_on_premises_the_second_autoscaler_is_told(tmp_path: Path) -> None:
+    path = edited(tmp_path, "deploy/on_prem.yaml", ("export RAY_enable_autoscaler_v2=0; ", ""))
+    assert "ray #59905" in problems(path)["start"]
+    assert [f for f in traps(load("cluster.yaml")) if f.name == "autoscaler"] == []
+
+
+def test_an_hour_costs_the_head_and_the_dearest_workers_that_the_limits_allow() -> None:
+    def kind(machine: str, most: int = 9) -> dict[str, Any]:
+        return {"node_config": {"InstanceType": machine}, "max_workers": most}
+
+    config = {
+        "provider": {"type": "aws"},
+        "max_workers": 3,
+        "head_node_type": "head",
+        "available_node_types": {"head": kind("m6i.large"), "big": kind("g5.xlarge", 2), "small": kind("g4dn.xlarge")},
+    }
+    (finding,) = cost(config)
+    # 0.096 + 2 * 1.006 + 1 * 0.526 = 2.634
+    assert "$2.63 an hour" in finding.detail
+    assert "$0.10 with the head alone" in finding.detail
+
+
+@pytest.mark.parametrize(
+    "text", ["- a list", "provider: aws", "a: [b"], ids=["list", "provider without type", "no yaml"]
+)
+def test_what_is_no_cluster_file_ends_with_code_2(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert main(["doctor", "--cluster", str(path)]) == 2
+    assert main(["doctor", "--cluster", str(tmp_path / "none.yaml")]) == 2
+    assert all(line.startswith("hpsearch: ") for line in capsys.readouterr().err.splitlines())
