@@ -1,0 +1,68 @@
+"""`hpsearch search`: search a space for networks that are accurate and cheap."""
+
+import dataclasses
+import os
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from hpsearch.settings import SearchSettings, resolve
+
+FLAGS = {"pins": "--set", "resume": "--resume"}
+
+
+def _type(hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        return click.Choice(get_args(hint))
+    inner = [option for option in get_args(hint) if option is not type(None)]
+    return _type(inner[0]) if inner else {int: click.INT, float: click.FLOAT}.get(hint, click.STRING)
+
+
+def _shown_default(default: Any) -> str:
+    return "" if default in (None, (), "", False) else f" [default: {default}]"
+
+
+def options(function: Any) -> Any:
+    """Give a command one option per field of the settings, with the field's meaning as its help."""
+    hints = get_type_hints(SearchSettings, include_extras=True)
+    for field in reversed(dataclasses.fields(SearchSettings)):
+        flag = FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
+        shown = hints[field.name].__metadata__[0] + _shown_default(field.default)
+        kind = hints[field.name].__origin__
+        if field.name == "pins":
+            option = click.option(flag, field.name, multiple=True, metavar="KEY=VALUE", help=shown)
+        elif kind is bool:
+            option = click.option(flag, field.name, is_flag=True, default=None, help=shown)
+        else:
+            option = click.option(flag, field.name, type=_type(kind), default=None, help=shown)
+        function = option(function)
+    return function
+
+
+@click.command("search")
+@options
+@click.option("--dry-run", is_flag=True, help="Show settings, space and cost; start nothing.")
+def command(dry_run: bool, **given: Any) -> int:
+    """Search a space for networks that are accurate and cheap.
+
+    Options come from the command line, else from HPSEARCH_* variables, else from defaults; what was chosen, and
+    whence, is printed first.
+    """
+    settings, origins = resolve(given, os.environ)
+    console = Console()
+    show_settings(console, settings, origins)
+    from hpsearch.start import dry, run
+
+    return dry(settings, console) if dry_run else run(settings, console)
+
+
+def show_settings(console: Console, settings: SearchSettings, origins: dict[str, str]) -> None:
+    """Print what was chosen, and whence."""
+    table = Table("setting", "value", "from", box=None, padding=(0, 2), header_style="bold")
+    for name, value in dataclasses.asdict(settings).items():
+        if value not in (None, ()) or origins[name] != "default":
+            shown = " ".join(value) if isinstance(value, tuple) else str(value)
+            table.add_row("set" if name == "pins" else name.replace("_", "-"), shown, origins[name])
+    console.print(table)

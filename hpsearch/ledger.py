@@ -1,0 +1,201 @@
+"""The books of a run: every trial's end is written as a row first, then told to the study. Ray-free.
+
+The row is the truth about a trial's result, the journal about what was asked. A kill between the two leaves a row that
+was not told; `Ledger.reconcile` tells it when the run is opened again.
+"""
+
+import datetime
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpsearch import archive, objectives
+from hpsearch.checkpoints import checkpoint_path
+from hpsearch.objectives import Objective, ObjectiveError
+from hpsearch.pareto import FrontTracker
+from hpsearch.storage import RunStorage
+from hpsearch.study import SearchStudy, Suggestion
+
+logger = logging.getLogger(__name__)
+
+ATTRIBUTES = ("macs", "energy_source", "node", "train_seconds", "version", "test_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What a sub-network must keep to be feasible."""
+
+    max_energy_j: float | None = None
+    min_accuracy: float | None = None
+
+    def of(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """Return each constraint's violation, met at <= 0, in shares so that they compare."""
+        found = {}
+        if self.max_energy_j is not None:
+            found["max_energy"] = float(row["energy_j"]) / self.max_energy_j - 1.0
+        if self.min_accuracy is not None:
+            found["min_accuracy"] = self.min_accuracy - float(row["val_accuracy"])
+        return found
+
+
+@dataclass
+class Ledger:
+    """Counts, front and books of a run; the one place where a trial ends."""
+
+    storage: RunStorage
+    study: SearchStudy
+    objectives: Sequence[Objective]
+    constraints: Constraints = field(default_factory=Constraints)
+    version: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    energy_j: float = 0.0
+    """Energy spent in training by all finished trials."""
+    tracker: FrontTracker | None = None
+
+    def __post_init__(self) -> None:
+        self._suggestions: dict[str, Suggestion] = {}
+        self._points: list[tuple[float, ...]] = []
+
+    @property
+    def n_finished(self) -> int:
+        """Trials with a row."""
+        return self.counts.total()
+
+    def suggest(self) -> Suggestion | None:
+        """Draw the next configuration; None when the space has no new one."""
+        suggestion = self.study.ask()
+        if suggestion is not None:
+            self._suggestions[suggestion.trial_id] = suggestion
+        return suggestion
+
+    def finish(self, trial_id: str, row: Mapping[str, Any]) -> str:
+        """Book a trial that came to its end; return its state: complete, or failed where no result is finite."""
+        full = {**self._identity(trial_id), **row, "trial_id": trial_id, "state": "complete"}
+        try:
+            values = [objective.value(full) for objective in self.objectives]
+        except ObjectiveError as error:
+            return self.fail(trial_id, str(error), row)
+        archive.write_trial(self.storage, full)
+        self._tell_complete(trial_id, full, values)
+        self._count("complete", full)
+        self._forget(trial_id)
+        return "complete"
+
+    def stop(self, trial_id: str, reason: str, row: Mapping[str, Any]) -> None:
+        """Book a trial that was stopped early; `row` holds what is known of it."""
+        full = {**self._identity(trial_id), **row, "trial_id": trial_id, "state": "stopped", "error": reason}
+        archive.write_trial(self.storage, full)
+        self.study.tell_stopped(trial_id, attributes={"reason": reason})
+        self._count("stopped", full)
+        self._forget(trial_id)
+
+    def fail(self, trial_id: str, reason: str, row: Mapping[str, Any] | None = None) -> str:
+        """Book a failed trial with its reason; results that it has are dropped, what it spent is kept."""
+        spent = {name: value for name, value in (row or {}).items() if name in _KEPT_OF_FAILED}
+        full = {**self._identity(trial_id), **spent, "trial_id": trial_id, "state": "failed", "error": reason}
+        full.setdefault("finished_at", _now())
+        archive.write_trial(self.storage, full)
+        self.study.tell_failed(trial_id, reason)
+        self._count("failed", full)
+        self._forget(trial_id)
+        return "failed"
+
+    def interrupt(self, trial_id: str) -> None:
+        """Book a trial that the end of the search cut off: no row, no result; its checkpoint stays."""
+        self.study.tell_interrupted(trial_id)
+        self._suggestions.pop(trial_id, None)
+
+    def reconcile(self) -> int:
+        """Bring rows and study to one state after a kill, and return how many trials are taken up again."""
+        rows = {row["trial_id"]: row for row in archive.rows(archive.read_trials(self.storage))}
+        for trial_id in self.study.adopt_running():
+            if trial_id not in rows:
+                self.interrupt(trial_id)
+            else:
+                self._tell_again(trial_id, rows[trial_id])
+        for trial_id, row in rows.items():
+            if not self.study.is_known(trial_id):
+                self._enter(trial_id, row)
+            self._count(row["state"], row)
+            self._drop_checkpoint(trial_id)
+        return self.study.requeue_interrupted()
+
+    def _tell_again(self, trial_id: str, row: dict[str, Any]) -> None:
+        if row["state"] == "complete":
+            self._tell_complete(trial_id, row, [objective.value(row) for objective in self.objectives])
+        elif row["state"] == "stopped":
+            self.study.tell_stopped(trial_id, attributes={"reason": row["error"]})
+        else:
+            self.study.tell_failed(trial_id, row["error"] or "unknown")
+
+    def _enter(self, trial_id: str, row: dict[str, Any]) -> None:
+        """Enter a row that the study never heard of: its journal is older than the row."""
+        if row["state"] == "complete":
+            values = [objective.value(row) for objective in self.objectives]
+            self.study.add_row(row["params"] or {}, values, config_hash=trial_id, attributes=_attributes(row))
+
+    def _tell_complete(self, trial_id: str, row: Mapping[str, Any], values: list[float]) -> None:
+        self.study.tell_complete(trial_id, values, attributes=_attributes(row), constraints=self.constraints.of(row))
+
+    def _identity(self, trial_id: str) -> dict[str, Any]:
+        suggestion = self._suggestions[trial_id]
+        return {
+            "config_hash": trial_id,
+            "seed": suggestion.config.seed,
+            "params": suggestion.params,
+            "config": json.dumps(suggestion.config.to_dict()),
+            "version": self.version,
+        }
+
+    def _count(self, state: str, row: Mapping[str, Any]) -> None:
+        self.counts[state] += 1
+        self.energy_j += row.get("train_energy_j") or 0.0
+        if state == "failed":
+            self.reasons[str(row.get("error") or "unknown").splitlines()[0]] += 1
+        if state == "complete":
+            self._track(row)
+
+    def _track(self, row: Mapping[str, Any]) -> None:
+        point = objectives.costs(row, self.objectives)
+        corner = objectives.reference(row, self.objectives)
+        if self.tracker is None or any(a > b for a, b in zip(corner, self.tracker.reference, strict=True)):
+            # a larger dense network widens the corner; the volume can only grow by that
+            old = self.tracker.reference if self.tracker else corner
+            self.tracker = FrontTracker([max(a, b) for a, b in zip(corner, old, strict=True)])
+            for known in self._points:
+                self.tracker.add(known)
+        self._points.append(point)
+        self.tracker.add(point)
+
+    def _forget(self, trial_id: str) -> None:
+        self._suggestions.pop(trial_id, None)
+        self._drop_checkpoint(trial_id)
+
+    def _drop_checkpoint(self, trial_id: str) -> None:
+        self.storage.delete(checkpoint_path(trial_id))
+
+
+_KEPT_OF_FAILED = (
+    "node",
+    "device",
+    "started_at",
+    "finished_at",
+    "train_seconds",
+    "train_energy_j",
+    "train_energy_source",
+    "train_macs",
+    "epochs",
+    "history",
+)
+
+
+def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ATTRIBUTES if row.get(name) is not None}
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(tz=datetime.UTC)

@@ -1,0 +1,207 @@
+"""The search on Ray: settings in, a finished run folder out.
+
+Everything that must survive lies in the run folder (settings, journal, rows, checkpoints); Ray only runs the trials.
+"""
+
+import dataclasses
+import datetime
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from greenprune_core.errors import ConfigError
+from hpsearch import archive, objectives, provenance
+from hpsearch.cluster import connect, count_slots
+from hpsearch.journal import DriverJournal, DriverLock
+from hpsearch.ledger import Constraints, Ledger
+from hpsearch.progress import Progress
+from hpsearch.settings import SearchSettings
+from hpsearch.stopping import Budgets, Interrupts, StopRequest
+from hpsearch.storage import RunStorage
+from hpsearch.study import SearchStudy, Suggestion
+from search_spaces import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "settings.json"
+RUNNER = "hpsearch.trial:TrialRun"
+"""What a worker runs, as module:attribute; benchmarks put a tabulated trial here."""
+
+WORKER_LOSSES = 3
+"""How often a trial's worker may die (node gone, memory) before the trial counts as failed."""
+GRACE_S = 60.0
+"""How long the end of a search waits for running trials to keep a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a search ended."""
+
+    ledger: Ledger
+    reason: str | None
+    """Why it ended before its last trial; None when it is done."""
+    error: BaseException | None
+    """What broke it, if anything did."""
+    seconds: float
+
+
+def search(
+    settings: SearchSettings,
+    space: SearchSpace,
+    *,
+    say: Callable[[str], None],
+    progress: Progress | None = None,
+    runner: str = RUNNER,
+) -> Outcome:
+    """Run a search to its end and return how it went; the run folder is complete whatever happens.
+
+    Raises:
+        ConfigError: the user's settings do not fit the run, the space or the cluster; nothing was started.
+    """
+    began = time.monotonic()
+    storage = RunStorage.open(settings.run)
+    check_run(storage, settings)
+    connect(settings.address)
+    slots = count_slots(settings.cpus_per_trial, settings.gpus_per_trial)
+    lock = DriverLock(storage)
+    try:
+        ledger, again = open_ledger(storage, settings, space)
+        if settings.resume:
+            say(f"resumed: {ledger.n_finished} trials are finished, {again} are taken up again")
+        if progress is not None:
+            progress.begin(ledger)
+        request = StopRequest()
+        with Interrupts(request, say):
+            _run(settings, ledger, request, slots, runner, progress)
+        for trial_id in ledger.study.open_ids:
+            ledger.interrupt(trial_id)
+    finally:
+        lock.release()
+    return Outcome(ledger=ledger, reason=request.reason, error=request.error, seconds=time.monotonic() - began)
+
+
+def check_run(storage: RunStorage, settings: SearchSettings) -> None:
+    """Refuse a name that is taken without --resume, and a resume that does not fit what is there.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if not storage.exists(SETTINGS):
+        if settings.resume:
+            raise ConfigError(
+                f"--resume goes on with an existing run, but {storage} is none; leave out --resume to begin it"
+            )
+        return
+    if not settings.resume:
+        raise ConfigError(
+            f"a new run needs a free name, but {storage} exists; add --resume to go on with it, or take another --name"
+        )
+    before = json.loads(storage.read_bytes(SETTINGS))
+    if before["schema_version"] != archive.SCHEMA_VERSION:
+        raise ConfigError(
+            f"a run goes on with the same columns, version {archive.SCHEMA_VERSION}, but {storage} has version "
+            f"{before['schema_version']}; begin a new run with --warm-start or install the version that made it"
+        )
+    for field in ("space", "objective", "third_objective"):
+        old, new = before["settings"][field], getattr(settings, field)
+        if old != new:
+            raise ConfigError(
+                f"a run keeps its {field.replace('_', '-')}, but {storage} was made with {old} and got {new}; "
+                f"give --{field.replace('_', '-')} {old} or take another --name"
+            )
+
+
+def open_ledger(storage: RunStorage, settings: SearchSettings, space: SearchSpace) -> tuple[Ledger, int]:
+    """Make or reopen the books of a run; return them and how many cut-off trials are taken up again."""
+    chosen = objectives.choose(settings.objective, settings.third_objective)
+    write_settings(storage, settings)
+    study = SearchStudy(
+        DriverJournal(storage),
+        name=settings.name,
+        space=space,
+        objectives=chosen,
+        sampler=settings.sampler,
+        seed=settings.seed,
+    )
+    constraints = Constraints(max_energy_j=settings.max_energy_j, min_accuracy=settings.min_accuracy)
+    ledger = Ledger(storage, study, chosen, constraints, provenance.version())
+    return ledger, ledger.reconcile()
+
+
+def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
+    """Write settings.json: resolved settings, provenance, and the sessions that the run has had."""
+    before = json.loads(storage.read_bytes(SETTINGS)) if storage.exists(SETTINGS) else {"sessions": []}
+    session = {"started_at": datetime.datetime.now(tz=datetime.UTC).isoformat(), **provenance.describe()}
+    content = {
+        "schema_version": archive.SCHEMA_VERSION,
+        "settings": dataclasses.asdict(settings),
+        "sessions": [*before["sessions"], session],
+    }
+    storage.write_bytes(SETTINGS, json.dumps(content, indent=2).encode())
+
+
+def _run(
+    settings: SearchSettings, ledger: Ledger, request: StopRequest, slots: int, runner: str, progress: Progress | None
+) -> None:
+    missing = settings.trials - ledger.n_finished
+    if missing <= 0:
+        return
+    from ray import tune
+
+    from hpsearch.halving import PlainScheduler
+    from hpsearch.searcher import LedgerSearcher
+    from hpsearch.watch import Watch, WhenAsked
+    from hpsearch.worker import TrialWorker
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    budgets = Budgets(
+        request,
+        ledger,
+        time_s=settings.time_budget_s,
+        energy_j=settings.energy_budget_j,
+        max_failures=settings.max_failures,
+        n_trials=settings.trials,
+    )
+    searcher = LedgerSearcher(ledger, request, lambda suggestion: task(suggestion, settings, ledger.storage, runner))
+    watch = Watch(searcher, budgets, request, progress)
+    tune.run(
+        TrialWorker,
+        name="ray",
+        storage_path=_tune_path(ledger.storage),
+        search_alg=searcher,
+        scheduler=PlainScheduler(request),
+        num_samples=missing,
+        max_concurrent_trials=min(settings.max_concurrent or slots, slots),
+        resources_per_trial={"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial},
+        reuse_actors=True,
+        max_failures=WORKER_LOSSES,
+        raise_on_failed_trial=False,
+        stop=WhenAsked(request, GRACE_S),
+        callbacks=[watch],
+        trial_name_creator=lambda trial: trial.trial_id,
+        trial_dirname_creator=lambda trial: trial.trial_id,
+        verbose=0,
+    )
+
+
+def task(suggestion: Suggestion, settings: SearchSettings, storage: RunStorage, runner: str) -> dict[str, Any]:
+    """Return what a worker needs to run one trial, as plain values."""
+    return {
+        "trial_id": suggestion.trial_id,
+        "config": suggestion.config.to_dict(),
+        "run": str(storage.local or storage),
+        "rungs": [],
+        "runner": runner,
+        "cpus": settings.cpus_per_trial,
+        "device": "cuda" if settings.gpus_per_trial else "cpu",
+        "data_dir": settings.data_dir,
+        "timeout_s": settings.trial_timeout_s,
+    }
+
+
+def _tune_path(storage: RunStorage) -> str:
+    """Return where Tune puts its folder `ray/`: the run's own folder."""
+    return str(storage.local or storage)

@@ -1,0 +1,186 @@
+"""One trial on a Ray worker: advance to the next rung, report, keep a checkpoint in the run folder.
+
+The checkpoint lies in the run's own folder and not in Tune's, so that a trial goes on after its worker, its driver or
+both died, with nothing of Ray's left. Whatever a trial raises becomes its result: the worker lives on for the next.
+"""
+
+import importlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from greenprune_core.config import TrialConfig
+from hpsearch.checkpoints import checkpoint_path
+from hpsearch.storage import RunStorage
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0
+"""A report at least this often where epochs are shorter: the driver sees life and can stop the trial."""
+CHECKPOINT_S = 120.0
+"""A checkpoint at least this often where epochs are shorter."""
+SUBNETWORKS = "subnetworks"
+
+
+class TrialWorker(tune.Trainable):
+    """Tune's view of a worker process that serves trial after trial; Tune's own checkpoints stay unused."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first trial."""
+        self._host = TrialHost(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial, in the same process."""
+        self._host = TrialHost(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train on and return the report."""
+        return self._host.step()
+
+    def cleanup(self) -> None:
+        """Keep the state of a trial that the search's end cuts off."""
+        self._host.keep()
+
+
+class TrialHost:
+    """Runs one trial in steps; knows the run folder but not Ray.
+
+    Args:
+        task: what `hpsearch.tuner.task` makes of a suggestion.
+    """
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._task = task
+        self._id = str(task["trial_id"])
+        self._storage = RunStorage.open(task["run"])
+        self._started = datetime.now(tz=UTC)
+        self._began = self._saved_at = time.monotonic()
+        self._is_over = False
+        self._trial: Any = None
+
+    def step(self) -> dict[str, Any]:
+        """Train until the next rung, the end, or the next sign of life; what goes wrong is a result too."""
+        try:
+            return self._step()
+        except Exception as error:  # noqa: BLE001  whatever a trial raises is its result, and the worker goes on
+            return self._failed(error)
+
+    def keep(self) -> None:
+        """Write a checkpoint if the trial has begun and is not over."""
+        if self._trial is None or self._is_over:
+            return
+        try:
+            self._save()
+        except (OSError, RuntimeError, ValueError):
+            logger.exception("could not keep the state of trial %s", self._id)
+
+    def _step(self) -> dict[str, Any]:
+        if self._trial is None:
+            self._trial = self._open()
+        trial, began = self._trial, time.monotonic()
+        until = next((rung for rung in self._task["rungs"] if rung > trial.epoch), trial.epochs)
+        while not trial.is_finished:
+            report = trial.advance(trial.epoch + 1)
+            self._check_time()
+            if trial.epoch >= until or time.monotonic() - began > HEARTBEAT_S:
+                break
+        if trial.is_finished:
+            return self._finished()
+        is_at_rung = trial.epoch >= until
+        if is_at_rung or time.monotonic() - self._saved_at > CHECKPOINT_S:
+            self._save()
+        return {**self._so_far(), **_plain(report), "state": "running", "is_at_rung": is_at_rung}
+
+    def _open(self) -> Any:
+        kind = load(self._task["runner"])
+        set_threads(self._task["cpus"])
+        config = TrialConfig.from_dict(self._task["config"])
+        options = {"data_dir": self._task["data_dir"], "device": self._task["device"]}
+        path = checkpoint_path(self._id)
+        if not self._storage.exists(path):
+            return kind(config, self._folder(), **options)
+        with tempfile.TemporaryDirectory(prefix="greenprune-") as aside:
+            local = Path(aside) / "state.pt"
+            local.write_bytes(self._storage.read_bytes(path))
+            return kind.restore(local, config, self._folder(), **options)
+
+    def _folder(self) -> Path:
+        """Return where the sub-network is written: its place in the run, or a local one to be copied there."""
+        if self._storage.local is not None:
+            return self._storage.local / SUBNETWORKS / self._id
+        return Path(tempfile.gettempdir()) / "greenprune" / self._id
+
+    def _save(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="greenprune-") as aside:
+            local = Path(aside) / "state.pt"
+            self._trial.save(local)
+            self._storage.write_bytes(checkpoint_path(self._id), local.read_bytes())
+        self._saved_at = time.monotonic()
+
+    def _finished(self) -> dict[str, Any]:
+        row = {**self._so_far(), **self._trial.finish()}
+        if self._storage.local is None:
+            self._storage.put_folder(self._folder(), f"{SUBNETWORKS}/{self._id}")
+        self._is_over = True
+        return {"state": "complete", "epoch": self._trial.epoch, "row": _dump(row), "done": True}
+
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        self._is_over = True
+        logger.info("trial %s failed", self._id, exc_info=error)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        return {"state": "failed", "error": reason, "row": _dump(self._so_far()), "done": True}
+
+    def _so_far(self) -> dict[str, Any]:
+        return {
+            "node": os.uname().nodename,
+            "started_at": self._started.isoformat(),
+            "finished_at": datetime.now(tz=UTC).isoformat(),
+            "epochs": 0 if self._trial is None else self._trial.epoch,
+        }
+
+    def _check_time(self) -> None:
+        limit, spent = self._task["timeout_s"], time.monotonic() - self._began
+        if limit is not None and spent > limit:
+            raise TimeoutError(f"a trial may take {limit:g} s, but this one took {spent:.0f} s; raise --trial-timeout")
+
+
+def load(path: str) -> Any:
+    """Return what `module:attribute` names."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def set_threads(cpus: float) -> None:
+    """Give torch as many threads as the trial has processors, so that trials side by side do not crowd each other."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(max(1, int(cpus)))
+
+
+def _plain(report: Any) -> dict[str, Any]:
+    return {
+        "epoch": report.epoch,
+        "phase": str(report.phase),
+        "val_accuracy": report.val_accuracy,
+        "expected_energy_j": report.expected_energy_j,
+        "expected_macs": report.expected_macs,
+    }
+
+
+def _dump(row: dict[str, Any]) -> str:
+    return json.dumps(row, default=_jsonable)
+
+
+def _jsonable(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
