@@ -1,6 +1,6 @@
 """Handwritten digits of 8x8 pixels: the smallest real problem, for the demo and the tests.
 
-1,079 of scikit-learn's 1,797 scans train, 359 validate and 359 test. A quarter validates, not a tenth: with 144 images
+1,078 of scikit-learn's 1,797 scans train, 360 validate and 359 test. A quarter validates, not a tenth: with 144 images
 accuracies would differ by steps of 0.7 point.
 """
 

@@ -55,8 +55,12 @@ KNOWN_GOOD: Mapping[str, Value] = {
 
 
 def known_points(targets: Sequence[float], **changes: Value) -> tuple[Mapping[str, Value], ...]:
-    """Place the known-good point at several targets; 1.0 is the dense network, the front's upper end."""
-    return tuple({"target": target, **KNOWN_GOOD, **changes} for target in targets)
+    """Place the known-good point at several targets; 1.0 is the dense network, the front's upper end.
+
+    Changes replace or add draws; None leaves one out (for a space that does not draw it).
+    """
+    point = {name: value for name, value in {**KNOWN_GOOD, **changes}.items() if value is not None}
+    return tuple({"target": target, **point} for target in targets)
 
 
 def fixed_settings(base: TrialConfig) -> dict[str, str]:
@@ -67,30 +71,41 @@ def fixed_settings(base: TrialConfig) -> dict[str, str]:
     for path in leaf_types():
         section, _, name = path.rpartition(".")
         value, usual = (values[section][name], default[section][name]) if section else (values[name], default[name])
+        if path == "network.width" and not base.network.name.startswith("cifar_"):
+            continue  # it means nothing there
         if path in ASKED_ABOUT or value != usual:
             found[path] = str(value)
     return found
 
 
 def draw_all(
-    trial: SuggestTrial, base: TrialConfig, *, smallest_target: float, granularities: Sequence[str] = GRANULARITIES
+    trial: SuggestTrial,
+    base: TrialConfig,
+    *,
+    smallest_target: float,
+    granularities: Sequence[str] = GRANULARITIES,
+    learning_rates: tuple[float, float] = (0.02, 0.3),
 ) -> TrialConfig:
-    """Draw all that a search is about, on top of a configuration that fixes the rest."""
+    """Draw all that a search is about, on top of a configuration that fixes the rest.
+
+    Without granularities the base's is kept: networks without residual branches have no other than "channel".
+    """
     return replace(
         base,
         gates=draw_gates(trial, base.gates, granularities),
         budget=replace(base.budget, target=trial.suggest_float("target", smallest_target, 1.0)),
         losses=draw_losses(trial, base.losses),
         phases=draw_phases(trial, base.phases),
-        optimiser=draw_optimiser(trial, base.optimiser),
+        optimiser=draw_optimiser(trial, base.optimiser, learning_rates),
     )
 
 
 def draw_gates(trial: SuggestTrial, base: GateConfig, granularities: Sequence[str] = GRANULARITIES) -> GateConfig:
     """Draw the granularity, and the gates' noise and learning rate."""
+    if granularities:
+        base = replace(base, granularity=trial.suggest_categorical("granularity", granularities))
     return replace(
         base,
-        granularity=trial.suggest_categorical("granularity", granularities),
         noise=trial.suggest_float("noise", 0.0, 0.6),
         learning_rate_factor=trial.suggest_float("learning_rate_factor", 0.3, 5.0, log=True),
     )
@@ -122,10 +137,10 @@ def draw_phases(trial: SuggestTrial, base: PhaseConfig) -> PhaseConfig:
     )
 
 
-def draw_optimiser(trial: SuggestTrial, base: OptimiserConfig) -> OptimiserConfig:
+def draw_optimiser(trial: SuggestTrial, base: OptimiserConfig, learning_rates: tuple[float, float]) -> OptimiserConfig:
     """Draw learning rate and weight decay, for SGD at batch size 128 (the trial scales the rate to its own)."""
     return replace(
         base,
-        learning_rate=trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
+        learning_rate=trial.suggest_float("learning_rate", *learning_rates, log=True),
         weight_decay=trial.suggest_float("weight_decay", 1e-5, 2e-3, log=True),
     )

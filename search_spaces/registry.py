@@ -9,6 +9,10 @@ from search_spaces.space import SearchSpace, draws
 _SPACES = {
     "digits": "search_spaces.digits:DIGITS",
     "fashion_mnist": "search_spaces.fashion_mnist:FASHION_MNIST",
+    "cifar10": "search_spaces.cifar10:CIFAR10",
+    "cifar100": "search_spaces.cifar100:CIFAR100",
+    "tiny_imagenet": "search_spaces.tiny_imagenet:TINY_IMAGENET",
+    "torchvision": "search_spaces.torchvision_zoo:TORCHVISION",
 }
 """Name -> where it is defined; loaded when asked for."""
 

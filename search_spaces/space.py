@@ -104,7 +104,7 @@ def pin(space: SearchSpace, values: Mapping[str, str]) -> SearchSpace:
     pinned: dict[str, Value] = {}
     fields: dict[str, str] = {}
     for key, text in values.items():
-        name = key if key in drawn else _last_name(key, drawn)
+        name = key if key in drawn else _drawn_name(key, drawn)
         if name in drawn:
             pinned[name] = _read(text, name, drawn[name])
         else:
@@ -119,7 +119,7 @@ def pin(space: SearchSpace, values: Mapping[str, str]) -> SearchSpace:
     result = replace(
         space,
         suggest=suggest,
-        first_points=_still_different(space.first_points, pinned),
+        first_points=_fitting_points(space.first_points, pinned),
         scientific=tuple(name for name in space.scientific if name not in pinned),
         nuisance=tuple(name for name in space.nuisance if name not in pinned),
         fixed={**space.fixed, **{name: str(value) for name, value in pinned.items()}, **fields},
@@ -128,10 +128,12 @@ def pin(space: SearchSpace, values: Mapping[str, str]) -> SearchSpace:
     return result
 
 
-def _last_name(key: str, drawn: Mapping[str, Draw]) -> str:
-    """Name of the drawn parameter behind a dotted path like `budget.target`, or the key itself."""
-    last = key.rsplit(".", 1)[-1]
-    return last if key in leaf_types() and last in drawn else key
+def _drawn_name(key: str, drawn: Mapping[str, Draw]) -> str:
+    """Name of the drawn parameter behind a path like `budget.target` or `network.name`, or the key itself."""
+    section, _, last = key.rpartition(".")
+    if key in leaf_types():
+        return last if last in drawn else section if last == "name" and section in drawn else key
+    return key
 
 
 def _read(text: str, name: str, draw: Draw) -> Value:
@@ -146,10 +148,13 @@ def _read(text: str, name: str, draw: Draw) -> Value:
     return value
 
 
-def _still_different(
+def _fitting_points(
     points: Sequence[Mapping[str, Value]], pinned: Mapping[str, Value]
 ) -> tuple[Mapping[str, Value], ...]:
-    """First points without the pinned parameters, each once."""
+    """First points without the pinned parameters, each once; those that have the pinned values, where some do."""
+    for name, value in pinned.items():
+        agreeing = [point for point in points if point.get(name) == value]
+        points = agreeing or points
     kept: list[Mapping[str, Value]] = []
     for point in points:
         rest = {name: value for name, value in point.items() if name not in pinned}

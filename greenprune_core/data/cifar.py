@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from greenprune_core.config import DataConfig
-from greenprune_core.data.places import cache_folder, short_timeout
+from greenprune_core.data.places import cache_folder, reason, short_timeout
 from greenprune_core.data.raw import RawData
 from greenprune_core.data.stores import TensorStore
 from greenprune_core.errors import DataError
@@ -48,7 +48,7 @@ def _load(dataset: Any, data_dir: str | None) -> RawData:
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{name} needs the folder {dataset.base_folder}, but it is not in {root}, and the download failed "
-            f"({error}); "
+            f"({reason(error)}); "
             f"fetch {dataset.url}, unpack it, and name the folder that holds {dataset.base_folder} with --data-dir"
         ) from error
     stores = [

@@ -25,7 +25,7 @@ SOURCE = (
 
 
 def load(_config: DataConfig, _data_dir: str | None) -> RawData:
-    """Read the digits: 360 for the test, always the same ones, 1,437 for training and validation.
+    """Read the digits: 359 for the test, always the same ones, 1,438 for training and validation.
 
     The set has no split of its own as shipped. Ours is random within each class, so writers appear on both sides:
     accuracies are higher than for unseen writers.

@@ -5,7 +5,7 @@ from pathlib import Path
 from greenprune_core.config import DataConfig
 from greenprune_core.data.checks import check_labels
 from greenprune_core.data.idx import read_idx
-from greenprune_core.data.places import cache_folder, short_timeout
+from greenprune_core.data.places import cache_folder, reason, short_timeout
 from greenprune_core.data.raw import RawData
 from greenprune_core.data.stores import TensorStore
 from greenprune_core.errors import DataError
@@ -61,7 +61,8 @@ def _download(data_dir: str | None) -> Path:
         raise DataError(
             "fashion_mnist needs its four .gz files, but they are neither in "
             f"{data_dir if data_dir is not None else '--data-dir (not given)'} nor in {SYSTEM_FOLDERS[0]}, and the "
-            f"download failed ({error}); apt install dataset-fashion-mnist, or name their folder with --data-dir"
+            f"download failed ({reason(error)}); "
+            "apt install dataset-fashion-mnist, or give their folder as --data-dir"
         ) from error
     return root / "FashionMNIST" / "raw"
 

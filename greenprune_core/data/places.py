@@ -24,3 +24,9 @@ def short_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def reason(error: Exception) -> str:
+    """Return the last line of an error's text: torchvision's lists every mirror on lines of their own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

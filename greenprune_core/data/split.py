@@ -7,7 +7,10 @@ from greenprune_core.errors import DataError
 
 
 def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split image indices so that every class gives the same share.
+    """Split image indices so that every class gives the same share, to within one image.
+
+    Images are put in random order, then sorted by class, and taken at equal distances: sets with few images per class
+    keep the share as a whole.
 
     Args:
         labels: int64[N].
@@ -18,17 +21,14 @@ def stratified_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
         Indices of the first and of the second part, each in ascending order.
 
     Raises:
-        DataError: one of the parts would be empty.
+        DataError: there are fewer than two images.
     """
     labels = labels.cpu()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    second = torch.zeros(len(labels), dtype=torch.bool)
+    if len(labels) < 2:
+        raise DataError(f"a split needs two images, but got {len(labels)}; use more images")
     by_class = order[torch.sort(labels[order], stable=True).indices]
-    for members in torch.split(by_class, torch.bincount(labels).tolist()):
-        second[members[: round(share * len(members))]] = True
-    if bool(second.all()) or not bool(second.any()):
-        raise DataError(
-            f"both parts of a split need an image, but {share} of {len(labels)} images leaves one empty; "
-            "use more images or another share"
-        )
+    n_second = min(max(1, round(share * len(labels))), len(labels) - 1)
+    second = torch.zeros(len(labels), dtype=torch.bool)
+    second[by_class[((torch.arange(n_second) + 0.5) * len(labels) / n_second).long()]] = True
     return (~second).nonzero().flatten(), second.nonzero().flatten()

@@ -151,5 +151,5 @@ def _stack(images: list[Tensor | str]) -> Tensor | str:
         return errors[0]
     shapes = sorted({tuple(image.shape) for image in tensors})
     if len(shapes) > 1:
-        return f"images of one data set have one shape, but got {shapes[0]} and {shapes[1]}; resize them first"
+        return f"images of one data set have one shape, but got {shapes[0]} and {shapes[1]}; set image_size"
     return torch.stack(tensors)

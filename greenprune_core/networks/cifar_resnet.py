@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
@@ -19,15 +20,17 @@ class BasicBlock(nn.Module):
         self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(n_out)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or n_in != n_out:
-            self.shortcut = nn.Sequential(nn.AvgPool2d(1, stride), nn.ZeroPad3d((0, 0, 0, 0, 0, n_out - n_in)))
+        self.subsample = nn.AvgPool2d(1, stride) if stride != 1 else nn.Identity()
+        self.n_new = n_out - n_in
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, n_in, H, W] to [N, n_out, ceil(H / stride), ceil(W / stride)]."""
         branch = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-        out: Tensor = self.relu2(self.shortcut(x) + branch)
+        shortcut = self.subsample(x)
+        if self.n_new:
+            shortcut = functional.pad(shortcut, (0, 0, 0, 0, 0, self.n_new))
+        out: Tensor = self.relu2(shortcut + branch)
         return out
 
 

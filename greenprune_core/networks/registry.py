@@ -51,6 +51,10 @@ def build_network(config: NetworkConfig, *, n_classes: int, in_channels: int, im
             starting weights does not fit it.
     """
     constructor = _constructor(config.name)
+    if config.name.startswith(PREFIX) and config.width != NetworkConfig().width:
+        raise ConfigError(
+            f"width is for networks that take it, but got width={config.width} with {config.name}; leave it out"
+        )
     network = constructor(n_classes=n_classes, in_channels=in_channels, image_size=image_size, width=config.width)
     if not isinstance(network, nn.Module):
         raise ConfigError(

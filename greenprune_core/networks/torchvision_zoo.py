@@ -33,7 +33,7 @@ def build_torchvision(name: str, *, n_classes: int, in_channels: int, image_size
         network: nn.Module = torchvision.models.get_model(
             name, weights=None, num_classes=n_classes, **_extra(name, image_size)
         )
-    except (ValueError, RuntimeError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, AssertionError) as error:
         raise ConfigError(
             f"{PREFIX}{name} must take {image_size}x{image_size} images, but got {error}; set data.image_size=224"
         ) from error

@@ -1,0 +1,103 @@
+import pytest
+import torch
+from data_maker import make_folder, make_tiny_imagenet, save_image
+
+from greenprune_core.config import DataConfig
+from greenprune_core.data import load_data
+from greenprune_core.data.stores import DatasetStore
+from greenprune_core.errors import DataError
+
+TINY = DataConfig(name="tiny_imagenet")
+FOLDER = DataConfig(name="folder")
+
+
+def test_the_published_layout_of_tiny_imagenet_is_read(tmp_path):
+    data = load_data(TINY, str(make_tiny_imagenet(tmp_path)))
+    assert (data.n_train + data.n_validation, data.n_test, data.n_classes) == (48, 16, 4)
+    assert data.input_shape == (3, 64, 64)
+    assert data.class_names[2] == "thing 2, stuff"
+    assert data.parts["test"].labels.bincount().tolist() == [4] * 4
+
+
+def test_its_folder_may_be_named_itself(tmp_path):
+    make_tiny_imagenet(tmp_path)
+    assert load_data(TINY, str(tmp_path / "tiny-imagenet-200")).n_test == 16
+
+
+def test_an_imagenet_style_tree_is_read(tmp_path):
+    data = load_data(FOLDER, str(make_folder(tmp_path)))
+    assert (data.n_train + data.n_validation, data.n_test) == (36, 12)
+    assert data.class_names == ("class0", "class1", "class2")
+
+
+def test_workers_read_the_same_batches_as_the_main_process(tmp_path):
+    data = load_data(DataConfig(name="folder", shift=2, flip=True), str(make_folder(tmp_path)))
+    store = data.parts["train"]
+    assert store.workers == 0
+    here = list(data.train_batches(8, seed=0, epoch=0))
+    data.parts["train"] = DatasetStore(store.dataset, store.labels, 2, store.indices, None, "cpu", "folder")
+    there = list(data.train_batches(8, seed=0, epoch=0))
+    assert len(here) == len(there) == 4
+    for (a, la), (b, lb) in zip(here, there, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(la, lb)
+
+
+def test_images_of_several_sizes_need_a_size(tmp_path):
+    make_folder(tmp_path)
+    for number in range(12):
+        save_image(tmp_path / "train" / "class0" / f"{number}.png", 50, seed=number)
+    with pytest.raises(DataError, match=r"one shape, but got \(3, 40, 40\) and \(3, 50, 50\); .*image_size"):
+        load_data(FOLDER, str(tmp_path))
+    assert load_data(DataConfig(name="folder", image_size=32), str(tmp_path)).input_shape == (3, 32, 32)
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    make_tiny_imagenet(tmp_path)
+    path = tmp_path / "tiny-imagenet-200" / "val" / "images" / "val_3.JPEG"
+    path.write_bytes(path.read_bytes()[:300])
+    data = load_data(TINY, str(tmp_path))
+    with pytest.raises(DataError, match=r"val_3\.JPEG does not"):
+        list(data.plain_batches("test", 8))
+
+
+def test_a_truncated_image_is_named_by_workers_too(tmp_path):
+    make_folder(tmp_path)
+    data = load_data(FOLDER, str(tmp_path))
+    path = tmp_path / "val" / "class1" / "2.png"
+    path.write_bytes(b"no image")
+    store = data.parts["test"]
+    data.parts["test"] = DatasetStore(store.dataset, store.labels, 1, store.indices, None, "cpu", "folder")
+    with pytest.raises(DataError, match=r"2\.png does not") as caught:
+        list(data.plain_batches("test", 8))
+    assert "Traceback" not in str(caught.value)
+
+
+def test_an_unknown_class_in_the_annotations_is_named(tmp_path):
+    make_tiny_imagenet(tmp_path)
+    path = tmp_path / "tiny-imagenet-200" / "val" / "val_annotations.txt"
+    path.write_text(path.read_text().replace("n00000002", "n99999999", 1))
+    with pytest.raises(DataError, match=r"val_annotations\.txt line 9 has 'n99999999'"):
+        load_data(TINY, str(tmp_path))
+
+
+@pytest.mark.parametrize(("config", "way_out"), [(TINY, "tiny-imagenet-200.zip"), (FOLDER, "train/<class>/")])
+def test_without_a_folder_one_line_says_what_to_do(tmp_path, config, way_out):
+    with pytest.raises(DataError, match=f"no --data-dir was given; .*{way_out}"):
+        load_data(config)
+    with pytest.raises(DataError, match=f"{tmp_path} has none; .*{way_out}"):
+        load_data(config, str(tmp_path))
+
+
+def test_a_test_class_that_training_lacks_is_named(tmp_path):
+    make_folder(tmp_path)
+    save_image(tmp_path / "val" / "other" / "0.png", 40, seed=0)
+    with pytest.raises(DataError, match="'other'"):
+        load_data(FOLDER, str(tmp_path))
+
+
+def test_an_empty_class_is_named(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(DataError, match="empty has none"):
+        load_data(FOLDER, str(tmp_path))

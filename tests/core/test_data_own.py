@@ -1,0 +1,178 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+
+from greenprune_core.config import DataConfig
+from greenprune_core.data import ImageData, RawData, TensorStore, data_names, load_data, register_data
+from greenprune_core.errors import ConfigError, DataError
+
+CONFIG = DataConfig(name="mine", validation_share=0.2)
+
+
+def tensors(n=50, n_classes=5, side=6):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(n, 2, side, side, generator=generator), torch.arange(n) % n_classes
+
+
+def test_own_tensors_are_split_per_class():
+    data = ImageData.from_tensors(tensors(), tensors(20), CONFIG)
+    assert (data.n_train, data.n_validation, data.n_test, data.n_classes) == (40, 10, 20, 5)
+    assert data.parts["validation"].labels.bincount().tolist() == [2] * 5
+
+
+def test_images_without_a_channel_axis_get_one():
+    images, labels = tensors()
+    data = ImageData.from_tensors((images[:, 0], labels), (images[:, 1], labels), CONFIG)
+    assert data.input_shape == (1, 6, 6)
+
+
+def test_a_constant_channel_stays_finite():
+    images, labels = tensors()
+    images[:, 1] = 0.5
+    data = ImageData.from_tensors((images, labels), (images, labels), CONFIG)
+    batch, _ = next(data.plain_batches("test", 50))
+    assert torch.all(batch[:, 1].abs() < 1e-6)
+
+
+def test_nan_is_refused_with_its_image():
+    images, labels = tensors()
+    images[17, 0, 2, 3] = float("nan")
+    with pytest.raises(DataError, match=r"mine \(train\) holds nan in image 17"):
+        ImageData.from_tensors((images, labels), tensors(), CONFIG)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [(-1, "holds -1 at image 4"), (5, r"\[0, 5\).*holds 5 at image 4")])
+def test_labels_out_of_range_are_refused(wrong, message):
+    images, labels = tensors()
+    labels[4] = wrong
+    with pytest.raises(DataError, match=message):
+        ImageData.from_tensors((images, labels), tensors(), CONFIG, class_names="abcde")
+
+
+def test_a_test_label_that_training_never_has_is_refused():
+    with pytest.raises(DataError, match=r"mine \(test\) holds 5"):
+        ImageData.from_tensors(tensors(), tensors(12, n_classes=6), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), r"\[4, 3\]"),
+        (torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64), r"N >= 1"),
+        (torch.zeros(4, 1, 2, 2, dtype=torch.int32), torch.zeros(4, dtype=torch.int64), "int32"),
+        (torch.zeros(4, 1, 2, 2), torch.zeros(3, dtype=torch.int64), r"4 images and labels of shape \[3\]"),
+        (torch.zeros(4, 1, 2, 2), torch.zeros(4), "float32"),
+    ],
+)
+def test_wrong_shapes_and_types_are_refused(images, labels, message):
+    with pytest.raises(DataError, match=message):
+        ImageData.from_tensors((images, labels), tensors(), CONFIG)
+
+
+def test_more_training_images_than_there_are_is_refused():
+    with pytest.raises(DataError, match="n_train=41 of 40"):
+        ImageData.from_tensors(tensors(), tensors(), DataConfig(name="mine", validation_share=0.2, n_train=41))
+
+
+def test_a_part_without_images_is_refused():
+    with pytest.raises(DataError, match="two images, but got 1"):
+        ImageData.from_tensors(tensors(1, n_classes=1), tensors(4, n_classes=1), CONFIG)
+
+
+def test_few_images_per_class_still_give_the_share():
+    data = ImageData.from_tensors(tensors(100, n_classes=50), tensors(), DataConfig(name="mine", validation_share=0.1))
+    assert data.n_validation == 10
+    assert data.parts["validation"].labels.bincount().max() == 1
+
+
+def test_own_loaders_give_the_same_batches_as_own_tensors():
+    images, labels = tensors()
+    loader = DataLoader(TensorDataset(images, labels), batch_size=7, shuffle=True)
+    config = DataConfig(name="mine", validation_share=0.2, shift=1)
+    ours = ImageData.from_loaders(loader, loader, config)
+    same = ImageData.from_tensors((images, labels), (images, labels), config)
+    assert ours.n_train == 40
+    for (a, la), (b, lb) in zip(
+        ours.train_batches(8, seed=1, epoch=0), same.train_batches(8, seed=1, epoch=0), strict=True
+    ):
+        assert torch.allclose(a, b, atol=1e-6)
+        assert torch.equal(la, lb)
+
+
+def test_a_loader_with_workers_gives_the_same_batches():
+    images, labels = tensors()
+    dataset = TensorDataset(images, labels)
+    one, two = (ImageData.from_loaders(*[DataLoader(dataset, num_workers=n)] * 2, CONFIG) for n in (0, 2))
+    for (a, _), (b, _) in zip(one.plain_batches("train", 16), two.plain_batches("train", 16), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_nan_behind_a_loader_is_refused_when_it_comes():
+    images, labels = tensors()
+    images[3] = float("inf")
+    loader = DataLoader(TensorDataset(images, labels))
+    good = DataLoader(TensorDataset(*tensors()))
+    data = ImageData.from_loaders(good, loader, CONFIG)
+    with pytest.raises(DataError, match="inf in image 3"):
+        list(data.plain_batches("test", 10))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+def test_loaders_whose_order_is_not_ours_are_refused():
+    dataset = TensorDataset(*tensors())
+    weighted = DataLoader(dataset, sampler=WeightedRandomSampler([1.0] * 50, 50))
+    with pytest.raises(DataError, match="WeightedRandomSampler"):
+        ImageData.from_loaders(weighted, DataLoader(dataset), CONFIG)
+    with pytest.raises(DataError, match="streams"):
+        ImageData.from_loaders(DataLoader(Stream()), DataLoader(dataset), CONFIG)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"'digit'.*nearest: digits"):
+        load_data(DataConfig(name="digit"))
+
+
+def test_a_data_set_can_be_registered_once(monkeypatch):
+    from greenprune_core.data import registry
+
+    monkeypatch.setattr(registry, "_LOADERS", dict(registry._LOADERS))
+    store = TensorStore(*tensors())
+    raw = RawData(train=store, test=store, class_names=tuple("abcde"), source="made here")
+    register_data("mine", lambda config, data_dir: raw)
+    assert "mine" in data_names()
+    assert load_data(CONFIG).source == "made here"
+    with pytest.raises(ConfigError, match="free name"):
+        register_data("digits", lambda config, data_dir: raw)
+
+
+def test_a_file_reference_brings_a_data_set(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from greenprune_core.data import RawData, TensorStore\n"
+        "def load(config, data_dir):\n"
+        "    store = TensorStore(torch.rand(20, 1, 4, 4), torch.arange(20) % 2)\n"
+        "    return RawData(train=store, test=store, class_names=('a', 'b'), source='made here')\n"
+        "def wrong(config, data_dir):\n"
+        "    return 3\n"
+    )
+    data = load_data(DataConfig(name=f"{tmp_path / 'mine.py'}:load"))
+    assert (data.n_classes, data.n_test) == (2, 20)
+    with pytest.raises(DataError, match="returned int"):
+        load_data(DataConfig(name=f"{tmp_path / 'mine.py'}:wrong"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_sees_the_same_batches_as_the_cpu():
+    config = DataConfig(name="mine", validation_share=0.2, shift=2, flip=True, mixup=0.4)
+    here, there = (ImageData.from_tensors(tensors(), tensors(), config, device=device) for device in ("cpu", "cuda"))
+    for (a, la), (b, lb) in zip(
+        here.train_batches(8, seed=1, epoch=0), there.train_batches(8, seed=1, epoch=0), strict=True
+    ):
+        assert b.is_cuda
+        assert torch.allclose(a, b.cpu(), atol=1e-5)
+        assert torch.allclose(la, lb.cpu())
