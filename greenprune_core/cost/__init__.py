@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from greenprune_core.cost.count import Cost, OperatorCost, count_cost
     from greenprune_core.cost.energy import Energy, estimate_energy, estimate_latency
+    from greenprune_core.cost.expected import ExpectedCost
     from greenprune_core.cost.profile import DeviceProfile, load_profile, shipped_profiles
 
 __all__ = [
     "Cost",
     "DeviceProfile",
     "Energy",
+    "ExpectedCost",
     "OperatorCost",
     "count_cost",
     "estimate_energy",
@@ -26,6 +28,7 @@ __all__ = [
 _HOME = {
     "count": ("Cost", "OperatorCost", "count_cost"),
     "energy": ("Energy", "estimate_energy", "estimate_latency"),
+    "expected": ("ExpectedCost",),
     "profile": ("DeviceProfile", "load_profile", "shipped_profiles"),
 }
 

@@ -108,7 +108,7 @@ def count_cost(network: nn.Module, example_input: Tensor) -> Cost:
     if example_input.is_meta:
         weights = {name: weight.to("meta") for name, weight in weights.items()}
     counter = OperatorCounter(weights.values(), batch_size=example_input.shape[0])
-    with _evaluating(network), _places(network, counter), torch.no_grad(), counter:
+    with evaluating(network), _places(network, counter), torch.no_grad(), counter:
         if example_input.is_meta:
             functional_call(network, weights, (example_input,))
         else:
@@ -178,7 +178,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Put every module into evaluation mode, and back into its own mode afterwards."""
     was_training = [module for module in network.modules() if module.training]
     # fused attention kernels hide their matrix products from the counter

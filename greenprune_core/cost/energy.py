@@ -53,17 +53,17 @@ def estimate_latency(cost: Cost, profile: DeviceProfile, batch_size: int = 1) ->
 
 
 def operator_joules(operator: OperatorCost, profile: DeviceProfile, batch_size: int = 1) -> dict[str, float]:
-    """Joules per image of one operator, by part."""
+    """Joules per image of one operator, by part; linear in its counts."""
     if profile.joules_per_mac is None:
         raise ConfigError(
             f"joules need a profile that holds them, but {profile.name!r} was made without a meter; "
             "calibrate with --power-w or take horowitz-45nm"
         )
-    weight_joules = profile.joules_per_byte[profile.weight_level].value / batch_size
-    activation_joules = profile.joules_per_byte[profile.activation_level].value
+    weight_byte_j = profile.joules_per_byte[profile.weight_level].value / batch_size
+    activation_byte_j = profile.joules_per_byte[profile.activation_level].value
     parts = {
-        "weights": operator.weight_bytes * weight_joules,
-        "activations": (operator.read_bytes + operator.written_bytes) * activation_joules,
+        "weights": operator.weight_bytes * weight_byte_j,
+        "activations": (operator.read_bytes + operator.written_bytes) * activation_byte_j,
     }
     if operator.macs:
         parts["macs"] = operator.macs * _price(profile.joules_per_mac, operator.dtype, profile)

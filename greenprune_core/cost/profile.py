@@ -41,8 +41,6 @@ class Timing:
     seconds_per_weight_byte: Quantity
     seconds_per_operator: dict[str, Quantity]
     """Launch of one operator, by kind; `other` for kinds that are not named."""
-    lanes: int = 1
-    """Channels of a convolution are rounded up to this many, the width of the vector unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,9 +150,8 @@ def profile_from_dict(values: Any, where: str) -> DeviceProfile:
 def _timing(reader: "_Reader", values: Any, name: str) -> Timing:
     reader.need(isinstance(values, dict), f"{name} is a JSON object", values)
     reader.fields(values, {field.name for field in dataclasses.fields(Timing)}, f"{name}.")
-    for count in ("batch_size", "lanes"):
-        is_count = isinstance(values[count], int) and values[count] >= 1
-        reader.need(is_count, f"{name}.{count} is a whole number >= 1", values[count])
+    is_count = isinstance(values["batch_size"], int) and values["batch_size"] >= 1
+    reader.need(is_count, f"{name}.batch_size is a whole number >= 1", values["batch_size"])
     per_operator = reader.quantities(values, "seconds_per_operator", name)
     reader.need("other" in per_operator, f"{name}.seconds_per_operator names the kind 'other'", sorted(per_operator))
     return Timing(
@@ -166,7 +163,6 @@ def _timing(reader: "_Reader", values: Any, name: str) -> Timing:
         ),
         seconds_per_weight_byte=reader.quantity(values["seconds_per_weight_byte"], f"{name}.seconds_per_weight_byte"),
         seconds_per_operator=per_operator,
-        lanes=values["lanes"],
     )
 
 

@@ -29,7 +29,6 @@ def timed_profile(static_power_w=None):
             "seconds_per_activation_byte": told(1e-11),
             "seconds_per_weight_byte": told(1e-12),
             "seconds_per_operator": {"other": told(1e-5)},
-            "lanes": 1,
         }
     ]
     return json.loads(json.dumps(values))

@@ -1,0 +1,172 @@
+"""A dense network's cost as terms: how much of it falls with which gates."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from greenprune_core.cost.count import OperatorCost, OperatorCounter, evaluating
+from greenprune_core.graph import ChannelStructure
+
+Gates = tuple[int, ...]
+"""Flat gate indices of the channels of a tensor, -1: always open; the empty tuple is a tensor without gates."""
+
+Price = Callable[[OperatorCost], float]
+"""Price of one operator, linear in its counts."""
+
+_OPEN: Gates = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A share of the dense cost: amount * open share of one side * open share of the other * gates of the branches."""
+
+    amount: float
+    one: Gates
+    other: Gates
+    branches: Gates
+
+
+def merged(terms: Sequence[Term]) -> list[Term]:
+    """Add up terms over the same gates."""
+    amounts: dict[tuple[Gates, Gates, Gates], float] = {}
+    for term in terms:
+        one, other = sorted((term.one, term.other))
+        key = (one, other, term.branches)
+        amounts[key] = amounts.get(key, 0.0) + term.amount
+    return [Term(amount, *key) for key, amount in amounts.items() if amount]
+
+
+def operator_terms(structure: ChannelStructure, price: Price) -> list[Term]:
+    """Split the price of every operator into what falls with its inputs, its outputs, both, or its branches only."""
+    sides = _Sides(structure)
+    nodes = {node.name: node for node in structure.graph.graph.nodes}
+    terms: list[Term] = []
+    for operator in _count_nodes(structure.graph):
+        node = nodes[operator.place]
+        terms.extend(_terms_of(operator, node, sides, price))
+    return terms
+
+
+def parameter_terms(structure: ChannelStructure) -> list[Term]:
+    """Split the number of parameters in the same way; shared ones count once, at their first use."""
+    sides = _Sides(structure)
+    seen: set[int] = set()
+    terms = []
+    for node in structure.graph.graph.nodes:
+        outputs, branches = sides.of(node), sides.branches(node)
+        for parameter in _parameters(structure.graph, node):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            module = structure.graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+            if module is not None and parameter is getattr(module, "weight", None) and _mixes_channels(module):
+                one, other = sides.of_source(node), outputs
+            else:
+                one, other = _OPEN if parameter.numel() % max(len(outputs), 1) else outputs, _OPEN
+            terms.append(Term(float(parameter.numel()), one, other, branches))
+    return terms
+
+
+class _Sides:
+    """The gates of the channels of every node's value, and of the branches around it."""
+
+    def __init__(self, structure: ChannelStructure) -> None:
+        self._structure = structure
+        first = structure.n_gates - len(structure.branches)
+        # an addition disappears with its branch, though it lies outside
+        self._additions = {branch.addition: first + i for i, branch in enumerate(structure.branches)}
+
+    def of(self, node: fx.Node) -> Gates:
+        array = self._structure.coupling.channels.get(node)
+        if array is None or (array < 0).all():
+            return _OPEN
+        return tuple(array.reshape(-1).tolist())
+
+    def of_source(self, node: fx.Node) -> Gates:
+        sources = _sources(node)
+        return self.of(sources[0]) if sources else _OPEN
+
+    def branches(self, node: fx.Node) -> Gates:
+        inside = self._structure.nodes[node.name].branches
+        own = (self._additions[node],) if node in self._additions else ()
+        return tuple(sorted({*inside, *own}))
+
+
+def _terms_of(operator: OperatorCost, node: fx.Node, sides: _Sides, price: Price) -> Iterator[Term]:
+    outputs, branches = sides.of(node), sides.branches(node)
+    idle = dataclasses.replace(
+        operator, macs=0, element_ops=0, matrix_bytes=0, vector_bytes=0, read_bytes=0, written_bytes=0
+    )
+    launch = price(idle)
+
+    def amount(**counts: Any) -> float:
+        return price(dataclasses.replace(idle, **counts)) - launch
+
+    yield Term(launch, _OPEN, _OPEN, branches)
+    # a group of a grouped convolution is kept or closed as a whole: its cost falls with one side
+    is_product = operator.kind in ("conv", "matmul")
+    product = amount(macs=operator.macs, matrix_bytes=operator.matrix_bytes)
+    yield Term(product, sides.of_source(node) if is_product else _OPEN, outputs, branches)
+    along = amount(element_ops=operator.element_ops, written_bytes=operator.written_bytes)
+    yield Term(along, outputs, _OPEN, branches)
+    n_values = operator.vector_bytes // getattr(torch, operator.dtype).itemsize
+    one = _OPEN if n_values % max(len(outputs), 1) else outputs
+    yield Term(amount(vector_bytes=operator.vector_bytes), one, _OPEN, branches)
+    for source, n_bytes in _reads(node, operator):
+        yield Term(amount(read_bytes=n_bytes), sides.of(source), _OPEN, branches)
+
+
+def _reads(node: fx.Node, operator: OperatorCost) -> list[tuple[fx.Node, int]]:
+    """Split the bytes that an operator reads over the nodes that they come from."""
+    sources = _sources(node)
+    n_bytes = [math.prod(source.meta["shape"][1:]) * source.meta["dtype"].itemsize for source in sources]
+    if len(sources) > 1 and sum(n_bytes) == operator.read_bytes:
+        return list(zip(sources, n_bytes, strict=True))
+    return [(sources[0] if sources else node, operator.read_bytes)]
+
+
+def _sources(node: fx.Node) -> list[fx.Node]:
+    """Return the activations that a node reads."""
+    return [n for n in node.all_input_nodes if n.op != "get_attr" and isinstance(n.meta.get("shape"), torch.Size)]
+
+
+def _mixes_channels(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or getattr(module, "groups", None) == 1
+
+
+def _parameters(graph: fx.GraphModule, node: fx.Node) -> list[nn.Parameter]:
+    if node.op == "call_module":
+        return list(graph.get_submodule(str(node.target)).parameters())
+    if node.op != "get_attr":
+        return []
+    value: Any = graph
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return [value] if isinstance(value, nn.Parameter) else []
+
+
+def _count_nodes(graph: fx.GraphModule) -> tuple[OperatorCost, ...]:
+    """Count every operator, with the name of its node as its place."""
+    (placeholder,) = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    weights = [*graph.parameters(), *graph.buffers()]
+    example = torch.zeros(placeholder.meta["shape"], dtype=placeholder.meta["dtype"], device=weights[0].device)
+    counter = OperatorCounter(weights, batch_size=example.shape[0])
+    with evaluating(graph), torch.no_grad(), counter:
+        _NodeRunner(graph, counter).run(example)
+    return tuple(counter.operators)
+
+
+class _NodeRunner(fx.Interpreter):
+    """Runs a graph and tells the counter which node is running."""
+
+    def __init__(self, graph: fx.GraphModule, counter: OperatorCounter) -> None:
+        super().__init__(graph)
+        self._counter = counter
+
+    def run_node(self, n: fx.Node) -> Tensor:
+        self._counter.place = n.name
+        return super().run_node(n)  # type: ignore[no-any-return]
