@@ -77,7 +77,7 @@ def round_masks(gated: GatedNetwork, masks: Mapping[str, Tensor], round_to: int)
     rounded = {}
     for name, mask in masks.items():
         mask = mask.to(torch.bool).cpu().clone()
-        width = gated.structure.gate_widths[name]
+        width = gated.structure.coupling.widths.get(name, 1)
         n_kept = int(mask.sum())
         if gated.structure.kinds[name] != "branch" and n_kept:
             wanted = n_kept
@@ -156,8 +156,8 @@ def verify(gated: GatedNetwork, static: nn.Module, inputs: Tensor, tolerance: fl
     scale = float(expected.abs().max())
     if not difference <= tolerance * max(scale, torch.finfo(expected.dtype).tiny):
         raise VerificationError(
-            f"a cut network differs by at most {tolerance:g} of its largest output ({scale:g}), but got {difference:g}; "
-            "this is a defect of the cut: keep the masks and report it"
+            f"a cut network differs by at most {tolerance:g} of its largest output ({scale:g}), but got "
+            f"{difference:g}; this is a defect of the cut: keep the masks and report it"
         )
     return difference
 

@@ -34,6 +34,7 @@ class HeadGate(nn.Module):
     def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float, hidden: int) -> None:
         super().__init__()
         self.noise = noise
+        self._initial_logit = _logit(initial_open)
         self.squeeze = nn.Linear(n_features, hidden, bias=False)
         self.norm = nn.BatchNorm1d(hidden)
         self.decide = nn.Linear(hidden, n_gates)
@@ -45,6 +46,12 @@ class HeadGate(nn.Module):
         hidden = torch.relu(self.norm(self.squeeze(features)))
         return _straight_through(_limited(self.decide(hidden)), self.noise if self.training else 0.0)
 
+    @torch.no_grad()
+    def revive(self, index: Tensor) -> None:
+        """Open the gates at these positions again, as at the start."""
+        self.decide.weight[index] = 0.0
+        self.decide.bias[index] = self._initial_logit
+
 
 class FreeGate(nn.Module):
     """Input-free gate: one learned logit per channel (Gator, Passov et al., arXiv 2205.15404)."""
@@ -54,7 +61,8 @@ class FreeGate(nn.Module):
     def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float) -> None:
         super().__init__()
         self.noise = noise
-        self.logits = nn.Parameter(torch.full((n_gates,), _logit(initial_open)))
+        self._initial_logit = _logit(initial_open)
+        self.logits = nn.Parameter(torch.full((n_gates,), self._initial_logit))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Decide for N images, all alike but for the noise; of the features only their number N is read."""
@@ -63,6 +71,11 @@ class FreeGate(nn.Module):
         if noise > 0:
             logits = logits.expand(features.shape[0], -1)
         return _straight_through(logits, noise)
+
+    @torch.no_grad()
+    def revive(self, index: Tensor) -> None:
+        """Open the gates at these positions again, as at the start."""
+        self.logits[index] = self._initial_logit
 
 
 class HardConcreteGate(nn.Module):
@@ -78,8 +91,8 @@ class HardConcreteGate(nn.Module):
     def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float) -> None:
         super().__init__()
         self.noise = noise
-        shift = self.temperature * math.log(-self.low / self.high)
-        self.log_alpha = nn.Parameter(torch.full((n_gates,), _logit(initial_open) + shift))
+        self._initial_logit = _logit(initial_open) + self.temperature * math.log(-self.low / self.high)
+        self.log_alpha = nn.Parameter(torch.full((n_gates,), self._initial_logit))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Draw (training) or decide (evaluation) for N images."""
@@ -90,6 +103,11 @@ class HardConcreteGate(nn.Module):
         log_alpha = log_alpha.expand(features.shape[0], -1)
         soft = torch.sigmoid((log_alpha + _logistic(log_alpha)) / self.temperature)
         return p, (soft * (self.high - self.low) + self.low).clamp(0, 1)
+
+    @torch.no_grad()
+    def revive(self, index: Tensor) -> None:
+        """Open the gates at these positions again, as at the start."""
+        self.log_alpha[index] = self._initial_logit
 
 
 def gate_maker(family: str, *, initial_open: float, noise: float, hidden: int) -> MakeGate:

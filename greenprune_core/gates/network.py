@@ -1,6 +1,6 @@
 """A network with gates: dense while they are open, gated while they are learnt, constant once frozen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor, fx, nn
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.gates.families import MakeGate
-from greenprune_core.gates.nodes import GroupGate
 from greenprune_core.gates.placement import place_gates
 from greenprune_core.graph import ChannelStructure
 
@@ -117,6 +116,14 @@ class GatedNetwork(nn.Module):
         for gate in self._group_gates.values():
             gate.gate.noise = scale
 
+    def revive(self, gates: Sequence[int]) -> None:
+        """Open gates, given by their flat indices, again as at the start: the counter-measure to a collapse."""
+        for name, place in self.group_slices.items():
+            local = [gate - place.start for gate in gates if place.start <= gate < place.stop]
+            if local:
+                group = self._group_gates[name]
+                group.gate.revive(torch.tensor(local, device=group.mask.device))
+
     def gate_parameters(self) -> Iterator[nn.Parameter]:
         """Go through the parameters of the gates."""
         return self.gates.parameters()
@@ -181,11 +188,13 @@ class GatedNetwork(nn.Module):
             raise ConfigError(f"a mask belongs to a group of the network, but got {name!r}; near names: {near}")
         if mask.shape != (self.groups[name],):
             raise ConfigError(
-                f"the mask of {name!r} has one entry per gate ({self.groups[name]}), but got shape {tuple(mask.shape)}; "
-                "see GatedNetwork.groups"
+                f"the mask of {name!r} has one entry per gate ({self.groups[name]}), but got shape "
+                f"{tuple(mask.shape)}; see GatedNetwork.groups"
             )
         if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
-            raise ConfigError(f"a mask holds True and False only, but {name!r} has other values; compare with a threshold")
+            raise ConfigError(
+                f"a mask holds True and False only, but {name!r} has other values; compare with a threshold"
+            )
 
     def _set_mode(self, mode: Mode) -> None:
         self.mode = mode

@@ -19,7 +19,9 @@ from greenprune_core.graph.flow import tensor_inputs
 from greenprune_core.graph.labels import LabelArray, varying_axes
 
 
-def place_gates(structure: ChannelStructure, make_gate: MakeGate) -> tuple[fx.Graph, dict[str, GroupGate], nn.ModuleDict]:
+def place_gates(
+    structure: ChannelStructure, make_gate: MakeGate
+) -> tuple[fx.Graph, dict[str, GroupGate], nn.ModuleDict]:
     """Write gates into a copy of the dense graph.
 
     Returns:
@@ -59,7 +61,9 @@ class _Placement:
             for name in names:
                 if name not in self.decisions:
                     positions = np.flatnonzero((gates >= 0) & (self.group_of[gates] == name))
-                    self._decide(name, self.copies[point], axis + 1, None if len(positions) == len(gates) else positions)
+                    self._decide(
+                        name, self.copies[point], axis + 1, None if len(positions) == len(gates) else positions
+                    )
             module = Multiply(axis + 1, self._index(gates, names))
             key = f"multiply_{len(self.modules)}"
             self.modules[key] = module
@@ -89,7 +93,7 @@ class _Placement:
         self.graph.output((self.result, probabilities, decisions))
         self.graph.lint()
 
-    def _decide(self, name: str, source: fx.Node, axis: int, positions: Sequence[int] | None) -> None:
+    def _decide(self, name: str, source: fx.Node, axis: int, positions: LabelArray | None) -> None:
         n_gates = self.structure.groups[name]
         n_features = source.meta["shape"][axis] if positions is None else len(positions)
         where = None if positions is None else [int(i) for i in positions]

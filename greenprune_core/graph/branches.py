@@ -1,6 +1,5 @@
 """Residual branches: the parts of a network that an addition can do without."""
 
-import os
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -107,10 +106,10 @@ def _name(traced: fx.GraphModule, inside: frozenset[fx.Node], taken: list[str]) 
     """Name a branch after the block that holds its layers: `branch:layer1.0`."""
     layers = [str(n.target) for n in inside if n.op == "call_module"]
     paths = [layer.split(".") for layer in layers]
-    common = list(os.path.commonprefix(paths))
-    if len(paths) == 1 or not common:
-        common = min(paths)
-    name = "branch:" + ".".join(common)
+    depth = 0
+    while all(len(path) > depth + 1 and path[depth] == paths[0][depth] for path in paths):
+        depth += 1
+    name = "branch:" + ".".join(min(paths)[: max(depth, 1)])
     n = 2
     unique = name
     while unique in taken:

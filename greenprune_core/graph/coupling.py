@@ -1,7 +1,7 @@
 """Channel groups: the channels that one gate opens or closes together, found on the traced graph."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import fx, nn
@@ -9,7 +9,6 @@ from torch import fx, nn
 from greenprune_core.graph.flow import Flow
 from greenprune_core.graph.labels import LabelArray, Labels
 from greenprune_core.graph.operators import apply_rule
-from greenprune_core.graph.trace import is_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +19,8 @@ class Coupling:
     """Number of gates by group; the order is that of the flat gate vector."""
     streams: frozenset[str]
     """Groups coupled through additions (the residual stream), as against inner ones."""
+    widths: dict[str, int]
+    """Channels of a group's first producing layer that one gate stands for (several in a grouped convolution)."""
     not_gated: dict[str, str]
     """Layers whose output channels are all left open, with the reason."""
     channels: dict[fx.Node, LabelArray]
@@ -39,55 +40,58 @@ def couple(traced: fx.GraphModule, *, ignore: Sequence[str] = (), streams: bool 
     flow = Flow(traced=traced, forced_open=_forced_open(traced, ignore))
     for node in traced.graph.nodes:
         flow.worn[node] = apply_rule(flow, node)
-    gates, groups, stream_groups, reasons = _number_gates(flow.labels, streams)
-    lookup = np.asarray(gates, dtype=np.int64)
-    channels = {node: lookup[worn] for node, worn in flow.worn.items() if isinstance(worn, np.ndarray)}
+    numbered = _number_gates(flow.labels, streams)
+    gates = np.asarray(numbered.gates, dtype=np.int64)
+    channels = {node: gates[worn] for node, worn in flow.worn.items() if isinstance(worn, np.ndarray)}
     not_gated = {}
     for layer, made in flow.made.items():
-        if (lookup[made] < 0).all():
-            not_gated[layer] = reasons[flow.labels.find(int(made.flat[0]))]
+        if (gates[made] < 0).all():
+            not_gated[layer] = numbered.reasons[flow.labels.find(int(made.flat[0]))]
     return Coupling(
-        groups=groups,
-        streams=frozenset(stream_groups),
+        groups=numbered.groups,
+        streams=frozenset(numbered.streams),
+        widths=numbered.widths,
         not_gated=not_gated,
         channels=channels,
-        consumers=tuple(node for node in flow.consumers if is_tensor(node)),
+        consumers=tuple(flow.consumers),
     )
 
 
-def _number_gates(labels: Labels, streams: bool) -> tuple[list[int], dict[str, int], set[str], dict[int, str]]:
+@dataclass
+class _Numbered:
+    gates: list[int]
+    groups: dict[str, int] = field(default_factory=dict)
+    streams: set[str] = field(default_factory=set)
+    widths: dict[str, int] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+
+
+def _number_gates(labels: Labels, streams: bool) -> _Numbered:
     """Number the gated components, group by group in the order of the first producing layer."""
     components = labels.components()
-    reasons: dict[int, str] = {}
+    numbered = _Numbered(gates=[-1] * len(labels.producer))
     by_producers: dict[tuple[str, ...], list[int]] = {}
-    stream_roots = set()
     for root, members in components.items():
-        made_by = dict.fromkeys(labels.producer[member] for member in members)
-        producers = tuple(name for name in made_by if name is not None)
+        producers = tuple(dict.fromkeys(name for m in members if (name := labels.producer[m]) is not None))
         reason = labels.open_reason(members)
-        is_stream = labels.is_stream(members)
-        if reason is None and is_stream and not streams:
+        if reason is None and not streams and labels.is_stream(members):
             reason = "added into the residual stream (streams=False)"
-        if reason is not None or not producers:
-            reasons[root] = reason or "no layer makes it"
-            continue
-        by_producers.setdefault(producers, []).append(root)
-        if is_stream:
-            stream_roots.add(root)
-    gates = [-1] * len(labels.producer)
-    groups: dict[str, int] = {}
-    stream_groups: set[str] = set()
+        if reason is None and producers:
+            by_producers.setdefault(producers, []).append(root)
+        else:
+            numbered.reasons[root] = reason or "no layer makes it"
     n_gates = 0
     for producers, roots in sorted(by_producers.items(), key=lambda item: min(item[1])):
-        name = _unused(producers[0], groups)
-        groups[name] = len(roots)
-        if roots[0] in stream_roots:
-            stream_groups.add(name)
+        name = _unused(producers[0], numbered.groups)
+        numbered.groups[name] = len(roots)
+        numbered.widths[name] = sum(labels.producer[m] == producers[0] for m in components[roots[0]])
+        if labels.is_stream(components[roots[0]]):
+            numbered.streams.add(name)
         for root in sorted(roots):
             for member in components[root]:
-                gates[member] = n_gates
+                numbered.gates[member] = n_gates
             n_gates += 1
-    return gates, groups, stream_groups, reasons
+    return numbered
 
 
 def _unused(name: str, groups: dict[str, int]) -> str:

@@ -151,7 +151,9 @@ class Cutter:
                 part = nn.Parameter(module.bias.detach()[kept.to(module.bias.device)], module.bias.requires_grad)
                 self._folded[name] = part, ((0, kept),)
                 bias = self.graph.get_attr(name)
-                bias = self.graph.call_method("reshape", (bias, (1, *(-1 if i == axis else 1 for i in range(1, len(shape))))))
+                bias = self.graph.call_method(
+                    "reshape", (bias, (1, *(-1 if i == axis else 1 for i in range(1, len(shape)))))
+                )
                 constant = self.graph.call_function(torch.add, (constant, bias))
         self.replace(node, constant)
 

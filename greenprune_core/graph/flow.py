@@ -73,3 +73,34 @@ def parameter_of(traced: fx.GraphModule, node: fx.Node) -> Tensor:
         value = getattr(value, part)
     assert isinstance(value, Tensor)
     return value
+
+
+def unknown(flow: Flow, node: fx.Node) -> Worn:
+    """Keep all channels open that an operation outside the tables reads."""
+    return opened(flow, node, f"read by {kind_of(flow, node)}, which is not in the table of operations")
+
+
+def opened(flow: Flow, node: fx.Node, reason: str) -> Worn:
+    """Keep all channels open that a node reads, and let its value wear one open label."""
+    for source in tensor_inputs(node):
+        keep_open(flow, source, reason)
+    if isinstance(node.meta["shape"], list):
+        return [flow.labels.always_open(max(len(shape or ()) - 1, 0), reason) for shape in node.meta["shape"]]
+    if node.meta["shape"] is None:
+        return None
+    return flow.labels.always_open(max(len(node.meta["shape"]) - 1, 0), reason)
+
+
+def keep_open(flow: Flow, node: fx.Node, reason: str) -> None:
+    """Never gate the channels of a node's value."""
+    worn = flow.worn.get(node)
+    for array in worn if isinstance(worn, list) else [worn]:
+        if array is not None:
+            flow.labels.keep_open(array, reason)
+
+
+def kind_of(flow: Flow, node: fx.Node) -> str:
+    """Name an operation for a reader."""
+    if node.op == "call_module":
+        return f"{type(flow.module(node)).__name__} {node.target}"
+    return str(getattr(node.target, "__name__", node.target))

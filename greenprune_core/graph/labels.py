@@ -23,8 +23,8 @@ class Labels:
         self._stream: set[int] = set()
         self.producer: list[str | None] = []
 
-    def create(self, shape: tuple[int, ...], producer: str) -> LabelArray:
-        """Hand out fresh labels of a shape, made by a node."""
+    def create(self, shape: tuple[int, ...], producer: str | None) -> LabelArray:
+        """Hand out fresh labels of a shape, made by a layer or (padding) by none."""
         n = int(np.prod(shape))
         start = len(self._parent)
         self._parent.extend(range(start, start + n))
@@ -91,7 +91,7 @@ def shrink(full: LabelArray) -> LabelArray:
     return full
 
 
-def varying_axes(array: LabelArray) -> tuple[int, ...]:
+def varying_axes(array: NDArray[Any]) -> tuple[int, ...]:
     """Return the axes along which channels differ (axis 0 is the first after the batch)."""
     return tuple(axis for axis, size in enumerate(array.shape) if size > 1)
 

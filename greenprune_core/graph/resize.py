@@ -18,7 +18,9 @@ Pairs = tuple[tuple[int, Tensor], ...]
 _Plan = tuple[dict[str, Pairs], dict[str, int]]
 
 
-def resize(module: nn.Module, inputs: BoolArray | None, outputs: BoolArray | None) -> tuple[nn.Module, dict[str, Pairs]]:
+def resize(
+    module: nn.Module, inputs: BoolArray | None, outputs: BoolArray | None
+) -> tuple[nn.Module, dict[str, Pairs]]:
     """Copy a layer for the channels that stay.
 
     Args:
@@ -35,7 +37,7 @@ def resize(module: nn.Module, inputs: BoolArray | None, outputs: BoolArray | Non
     if plan is not None and inputs is not None and outputs is not None:
         tensors, sizes = plan(module, inputs, outputs)
     if not tensors:
-        return copy.deepcopy(module), {name: () for name in module.state_dict()}
+        return copy.deepcopy(module), dict.fromkeys(module.state_dict(), ())
     smaller = copy.copy(module)
     smaller._parameters = dict(module._parameters)
     smaller._buffers = dict(module._buffers)

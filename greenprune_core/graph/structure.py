@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.branches import Branch, find_branches
 from greenprune_core.graph.coupling import Coupling, couple
-from greenprune_core.graph.labels import varying_axes
 from greenprune_core.graph.flow import tensor_inputs
+from greenprune_core.graph.labels import varying_axes
 from greenprune_core.graph.trace import trace
 
 
@@ -52,18 +52,6 @@ class ChannelStructure:
         return sum(self.groups.values())
 
     @property
-    def gate_widths(self) -> dict[str, int]:
-        """Channels of the first producing layer that one gate of a group stands for (several in a grouped convolution)."""
-        widths = dict.fromkeys(self.groups, 1)
-        slices = self.group_slices
-        for node in self.graph.graph.nodes:
-            outputs = self.nodes[node.name].outputs
-            if outputs is not None and node.op == "call_module" and str(node.target).split("#")[0] in widths:
-                name = str(node.target)
-                widths[name] = max(int((outputs == slices[name].start).sum()), 1)
-        return widths
-
-    @property
     def group_slices(self) -> dict[str, slice]:
         """Place of every group in the flat gate vector."""
         slices, start = {}, 0
@@ -101,8 +89,7 @@ def build_structure(
     coupling = couple(traced, ignore=ignore, streams=streams)
     if granularity == "layer":
         coupling = without_gates(coupling)
-    branches = find_branches(traced) if granularity != "channel" else []
-    branches = [branch for branch in branches if not _is_ignored(branch, ignore)]
+    branches = [] if granularity == "channel" else [b for b in find_branches(traced) if not _is_ignored(b, ignore)]
     groups = {**coupling.groups, **{branch.name: 1 for branch in branches}}
     if not groups:
         raise UnsupportedNetworkError(_nothing_to_gate(network, granularity, coupling))
@@ -115,7 +102,7 @@ def build_structure(
         nodes=_node_channels(traced, coupling, branches),
         groups=groups,
         kinds=kinds,
-        not_gated=coupling.not_gated,
+        not_gated=coupling.not_gated if granularity != "layer" else _outside(coupling, branches),
         coupling=coupling,
         branches=tuple(branches),
     )
@@ -126,10 +113,16 @@ def without_gates(coupling: Coupling) -> Coupling:
     return Coupling(
         groups={},
         streams=frozenset(),
+        widths={},
         not_gated={},
         channels={node: np.full_like(array, -1) for node, array in coupling.channels.items()},
         consumers=coupling.consumers,
     )
+
+
+def _outside(coupling: Coupling, branches: Sequence[Branch]) -> dict[str, str]:
+    inside = set[fx.Node]().union(*(branch.inside for branch in branches))
+    return {str(node.target): "in no residual branch" for node in coupling.consumers if node not in inside}
 
 
 def _node_channels(traced: fx.GraphModule, coupling: Coupling, branches: Sequence[Branch]) -> dict[str, NodeChannels]:

@@ -103,8 +103,8 @@ def _check_example(network: nn.Module, example_input: Tensor) -> None:
         )
     if example_input.is_floating_point() and example_input.dtype != first.dtype:
         raise ConfigError(
-            f"the example input has the dtype of the weights ({first.dtype}), but got {example_input.dtype}; convert it "
-            f"with .to({first.dtype})"
+            f"the example input has the dtype of the weights ({first.dtype}), but got {example_input.dtype}; convert "
+            f"it with .to({first.dtype})"
         )
 
 
@@ -115,8 +115,8 @@ def _run_once(network: nn.Module, example_input: Tensor) -> None:
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         raise ConfigError(
             f"the network runs on the example input, but with shape {tuple(example_input.shape)} and dtype "
-            f"{example_input.dtype} it raised {type(error).__name__}: {_first_line(error)}; pass an example of the right "
-            "shape and dtype"
+            f"{example_input.dtype} it raised {type(error).__name__}: {_first_line(error)}; pass an example of the "
+            "right shape and dtype"
         ) from error
     if not isinstance(output, Tensor):
         raise UnsupportedNetworkError(
@@ -142,7 +142,7 @@ def _trace_graph(network: nn.Module) -> fx.GraphModule:
             )
     for extra in inputs[1:]:
         default = extra.args[0]
-        extra.replace_all_uses_with(default)  # type: ignore[arg-type]
+        extra.replace_all_uses_with(default)
         graph.erase_node(extra)
     return fx.GraphModule(network, graph, class_name=name)
 

@@ -1,0 +1,181 @@
+"""What operations do to channel labels: one small function per kind; `operators` says which kind has which."""
+
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from greenprune_core.graph import layout
+from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_inputs, unknown
+from greenprune_core.graph.labels import LabelArray, along, varying_axes
+from greenprune_core.graph.trace import ADDITIONS, is_tensor
+
+
+def mixes(flow: Flow, node: fx.Node) -> Worn:
+    """Keep the channels open that an operation mixes or normalises over (LayerNorm, softmax)."""
+    return opened(flow, node, f"{kind_of(flow, node)} works across channels")
+
+
+def passes(flow: Flow, node: fx.Node) -> Worn:
+    """Pass on the labels of an element-wise operation with one tensor."""
+    sources = tensor_inputs(node)
+    if len(sources) != 1 or not is_tensor(node):
+        return unknown(flow, node)
+    return flow.array(sources[0])
+
+
+def per_channel(flow: Flow, node: fx.Node) -> Worn:
+    """Pass on the labels through a layer with one parameter per channel of axis 1 (batch normalisation)."""
+    module: Any = flow.module(node)
+    n_channels = getattr(module, "num_features", None) or module.num_parameters
+    if n_channels == 1:
+        return passes(flow, node)
+    worn = passes(flow, node)
+    assert isinstance(worn, np.ndarray)
+    channels = along(worn, 0, n_channels)
+    if channels is None:
+        return unknown(flow, node)
+    flow.reads(node, channels)
+    return worn
+
+
+def pools(flow: Flow, node: fx.Node) -> Worn:
+    """Pass on the labels through an operation over the spatial axes, which are all but the first after the batch."""
+    worn = passes(flow, node)
+    if not is_tensor(node) or not isinstance(worn, np.ndarray) or varying_axes(worn) not in ((), (0,)):
+        return unknown(flow, node)
+    return worn
+
+
+def convolution(flow: Flow, node: fx.Node) -> Worn:
+    """Read the channels of axis 1 and make new ones; a grouped convolution couples each of its groups as a whole."""
+    module: Any = flow.module(node)
+    array = flow.array(node.all_input_nodes[0])
+    channels = along(array, 0, module.in_channels)
+    if channels is None or len(node.all_input_nodes) != 1 or array.ndim != len(module.kernel_size) + 1:
+        return unknown(flow, node)
+    flow.reads(node, channels)
+    made = flow.outputs(node, (module.out_channels,) + (1,) * len(module.kernel_size))
+    if module.groups == 1:
+        flow.consumers.append(node)
+    else:
+        inside = channels.reshape(module.groups, -1)
+        flow.labels.union(inside[:, :1], inside)
+        flow.labels.union(inside[:, :1], made.reshape(module.groups, -1))
+    return made
+
+
+def linear(flow: Flow, node: fx.Node) -> Worn:
+    """Read the channels of the last axis and make new ones."""
+    module: Any = flow.module(node)
+    array = flow.array(node.all_input_nodes[0])
+    channels = along(array, array.ndim - 1, module.in_features)
+    if channels is None or array.ndim < 1:
+        return unknown(flow, node)
+    flow.reads(node, channels)
+    flow.consumers.append(node)
+    return flow.outputs(node, (1,) * (array.ndim - 1) + (module.out_features,))
+
+
+def combines(flow: Flow, node: fx.Node) -> Worn:
+    """Join the labels of two tensors that are added, multiplied, ... element by element."""
+    tensors = [n for n in node.all_input_nodes if is_tensor(n)]
+    activations = [n for n in tensors if n.op != "get_attr"]
+    if not is_tensor(node) or not activations or len(node.meta["shape"]) < 1:
+        return unknown(flow, node)
+    if any(n.meta["shape"][:1] != node.meta["shape"][:1] for n in activations):
+        return unknown(flow, node)
+    if len(activations) == 1:
+        worn = flow.array(activations[0])
+        for parameter in tensors:
+            if parameter.op == "get_attr":
+                _wear_parameter(flow, parameter, worn, len(node.meta["shape"]))
+        return worn
+    first, second = activations[0], activations[-1]
+    left, right = _aligned(flow, first, second), _aligned(flow, second, first)
+    if left.ndim != right.ndim:
+        return unknown(flow, node)
+    flow.labels.union(left, right)
+    if node.target in ADDITIONS and len(varying_axes(left)) == len(varying_axes(right)) == 1:
+        flow.labels.mark_stream(left)
+    return left if left.size >= right.size else right
+
+
+def _aligned(flow: Flow, node: fx.Node, other: fx.Node) -> LabelArray:
+    """Labels of an operand; where it is truly broadcast along the other's channels, it is kept open and uncoupled."""
+    worn = flow.array(node)
+    theirs = flow.array(other)
+    shape, other_shape = node.meta["shape"][1:], other.meta["shape"][1:]
+    if worn.ndim == theirs.ndim:
+        for axis in varying_axes(theirs):
+            if shape[axis] == 1 and other_shape[axis] > 1:
+                flow.labels.keep_open(worn, "one channel is spread over several")
+                # Standing in for the other's own labels couples nothing: a union with oneself.
+                return theirs
+    return worn
+
+
+def _wear_parameter(flow: Flow, parameter: fx.Node, worn: LabelArray, n_axes: int) -> None:
+    """Give a parameter of the network the labels of the channels that it scales or shifts, so that it is cut too."""
+    shape = tuple(parameter.meta["shape"])
+    if len(shape) == n_axes:  # a leading axis of size 1 in the place of the batch
+        shape = shape[1:]
+    lead = worn.ndim - len(shape)
+    cut = worn
+    for axis in varying_axes(worn):
+        inner = axis - lead
+        if inner < 0 or shape[inner] == 1:
+            cut = cut.take([0], axis=axis)
+    if len(varying_axes(cut)) not in (0, len(varying_axes(worn))) or lead < 0:
+        flow.labels.keep_open(worn, "scaled by a parameter of another layout")
+        return
+    if cut.size == 1 and worn.size > 1:
+        return
+    flow.reads(parameter, cut.reshape(-1))
+    flow.worn[parameter] = cut
+
+
+def joins(flow: Flow, node: fx.Node) -> Worn:
+    """Concatenate labels along an axis other than the batch."""
+    parts = node.args[0] if node.args else node.kwargs["tensors"]
+    axis = layout.axis_of(node, node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0))
+    if axis < 1 or not isinstance(parts, (list, tuple)):
+        return unknown(flow, node)
+    arrays = []
+    for part in parts:
+        assert isinstance(part, fx.Node)
+        array, shape = flow.array(part), list(part.meta["shape"][1:])
+        sizes = [shape[i] if i == axis - 1 else array.shape[i] for i in range(array.ndim)]
+        arrays.append(np.broadcast_to(array, sizes))
+    other = [max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True)]
+    for array in arrays[1:]:
+        for i in range(array.ndim):
+            if i != axis - 1 and other[i] > 1:
+                flow.labels.union(arrays[0].take([0], axis=axis - 1), array.take([0], axis=axis - 1))
+    full = [np.broadcast_to(a, [a.shape[i] if i == axis - 1 else n for i, n in enumerate(other)]) for a in arrays]
+    return np.concatenate(full, axis=axis - 1)
+
+
+def pads(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through padding; channels that are padded with zeros (ResNet's parameter-free shortcut) are new."""
+    sources = tensor_inputs(node)
+    amounts: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad")
+    mode, value = (*node.args[2:], *[None] * 2)[:2]
+    array = flow.array(sources[0])
+    n_axes = len(node.meta["shape"])
+    if not all(isinstance(amount, int) for amount in amounts) or varying_axes(array) not in ((), (0,)):
+        return unknown(flow, node)
+    if len(amounts) <= 2 * (n_axes - 2):
+        return array
+    is_zero = (mode or node.kwargs.get("mode", "constant")) == "constant" and not (value or node.kwargs.get("value"))
+    if not is_zero or len(amounts) > 2 * (n_axes - 1):
+        return unknown(flow, node)
+    rest = (1,) * (array.ndim - 1)
+    before, after = (flow.labels.create((n, *rest), None) for n in amounts[-2:])
+    own = np.broadcast_to(array, (sources[0].meta["shape"][1], *rest))
+    return np.concatenate((before, own, after), axis=0)
+
+
+def shape_query(flow: Flow, node: fx.Node) -> Worn:
+    """A shape or a type is no activation."""
+    return None if node.meta["shape"] is None else unknown(flow, node)
