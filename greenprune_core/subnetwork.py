@@ -7,10 +7,8 @@ normalisation is part of the network.
 """
 
 import copy
-import hashlib
 import io
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import fx, nn
 
-from greenprune_core.card import CARD_VERSION, check_card, read_card, render_markdown
+from greenprune_core.artefact import CARD, PROGRAM, WEIGHTS, export_subnetwork, hash_file, verify_files, write_aside
+from greenprune_core.card import CARD_VERSION, check_card, read_card
 from greenprune_core.errors import ConfigError, VerificationError
 from greenprune_core.portable_graph import describe, rebuild
 
-WEIGHTS = "weights.safetensors"
-PROGRAM = "program.pt2"
-CARD = "card.json"
-FORMATS = {"pt2": PROGRAM, "safetensors": WEIGHTS, "onnx": "network.onnx", "card": "README.md"}
-"""What `export_subnetwork` can write, and under which name."""
+__all__ = ["export_subnetwork", "load_subnetwork", "save_subnetwork"]
 
-ONNX_TOLERANCE = 1e-4
 _HEADER_KEY = "greenprune.network"
 
 
@@ -63,17 +57,17 @@ def save_subnetwork(
     _verify_same(whole, rebuild(description, weights), batch)
     folder.mkdir(parents=True, exist_ok=True)
     header = {_HEADER_KEY: json.dumps(description, separators=(",", ":"))}
-    _write(folder / WEIGHTS, to_safetensors(weights, metadata=header))
+    write_aside(folder / WEIGHTS, to_safetensors(weights, metadata=header))
     _write_program(folder / PROGRAM, whole, batch)
     full = {
         **card,
         "schema_version": CARD_VERSION,
         "input_shape": list(example_input.shape[1:]),
         "params": sum(parameter.numel() for parameter in whole.parameters()),
-        "files": {name: _sha256(folder / name) for name in (WEIGHTS, PROGRAM)},
+        "files": {name: hash_file(folder / name) for name in (WEIGHTS, PROGRAM)},
     }
     check_card(full)
-    _write(folder / CARD, json.dumps(full, indent=2).encode())
+    write_aside(folder / CARD, json.dumps(full, indent=2).encode())
     return full
 
 
@@ -94,84 +88,6 @@ def load_subnetwork(folder: str | Path) -> fx.GraphModule:
     if _HEADER_KEY not in header:
         raise ConfigError(f"{WEIGHTS} holds the network's description, but that in {folder} does not; save it again")
     return rebuild(json.loads(header[_HEADER_KEY]), weights)
-
-
-def verify_files(folder: Path, card: Mapping[str, Any]) -> None:
-    """Compare the files of a sub-network with the hashes on its card.
-
-    Raises:
-        ConfigError: a file is missing or differs.
-    """
-    for name, expected in card["files"].items():
-        path = folder / Path(name).name
-        if not path.is_file():
-            raise ConfigError(f"a sub-network has the files on its card, but {path} is missing; export it again")
-        found = _sha256(path)
-        if found != expected:
-            raise ConfigError(
-                f"a file's hash is the one on the card ({expected[:12]}...), but {path} has {found[:12]}...; "
-                "it was changed or damaged, export it again"
-            )
-
-
-def export_subnetwork(
-    folder: str | Path, to: str | Path, formats: Sequence[str] = ("pt2", "safetensors"), *, force: bool = False
-) -> list[Path]:
-    """Write a saved sub-network into another folder in the asked formats, always with `card.json`.
-
-    Args:
-        folder: a folder of `save_subnetwork`; its hashes are checked.
-        to: target folder, made if needed.
-        formats: of pt2, safetensors, onnx, card.
-        force: replace files that are there.
-
-    Returns:
-        The files written.
-
-    Raises:
-        ConfigError: unknown format, torchscript, a file in the way, a missing extra, or a hash that does not match.
-    """
-    folder, to = Path(folder), Path(to)
-    card = read_card(folder)
-    verify_files(folder, card)
-    for name in formats:
-        _check_format(name)
-    names = [*dict.fromkeys(FORMATS[name] for name in formats), CARD]
-    in_the_way = [name for name in names if (to / name).exists()]
-    if in_the_way and not force:
-        raise ConfigError(
-            f"an export overwrites nothing, but {to / in_the_way[0]} exists; choose another folder or --force"
-        )
-    # made before anything is written, so that a refused format leaves the target as it was
-    contents = {FORMATS[name]: _content(folder, card, name) for name in dict.fromkeys(formats)}
-    hashes = {
-        name: hashlib.sha256(content).hexdigest() for name, content in contents.items() if name != FORMATS["card"]
-    }
-    contents[CARD] = json.dumps({**card, "files": hashes}, indent=2).encode()
-    to.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        _write(to / name, content)
-    return [to / name for name in contents]
-
-
-def _content(folder: Path, card: Mapping[str, Any], name: str) -> bytes:
-    if name == "card":
-        return render_markdown(card).encode()
-    if name == "onnx":
-        from greenprune_core.onnx_export import to_onnx
-
-        return to_onnx(load_subnetwork(folder), card["input_shape"], ONNX_TOLERANCE)
-    return (folder / FORMATS[name]).read_bytes()
-
-
-def _check_format(name: str) -> None:
-    if name == "torchscript":
-        raise ConfigError(
-            "a format is pt2, safetensors, onnx or card, but got torchscript: torch has deprecated it and loading it "
-            "runs code from the file; use pt2 (torch.export), which needs torch alone too"
-        )
-    if name not in FORMATS:
-        raise ConfigError(f"a format is one of {', '.join(FORMATS)}, but got {name!r}; choose one of them")
 
 
 def _normalised(
@@ -223,19 +139,4 @@ def _write_program(target: Path, network: fx.GraphModule, batch: torch.Tensor) -
         program = torch.export.export(network, (batch,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
-    _write(target, buffer.getvalue())
-
-
-def _write(target: Path, content: bytes) -> None:
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.aside")
-    try:
-        aside.write_bytes(content)
-        aside.replace(target)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    write_aside(target, buffer.getvalue())

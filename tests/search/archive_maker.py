@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from greenprune_core.config import TrialConfig
-from hpsearch.archive import write_trial
+from hpsearch.archive import SCHEMA_VERSION, write_trial
 from hpsearch.storage import RunStorage
 
 DENSE_MACS = 40_000_000
@@ -17,7 +17,7 @@ DENSE_ENERGY_J = 2e-3
 START = datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.UTC)
 
 
-def make_row(number: int, *, accuracy: float = 0.9, energy_j: float = 1e-3, **other: Any) -> dict[str, Any]:
+def make_row(number: int, *, accuracy: float | None = 0.9, energy_j: float = 1e-3, **other: Any) -> dict[str, Any]:
     """One complete row; any column can be given."""
     kept = energy_j / DENSE_ENERGY_J
     config = TrialConfig(epochs=10, seed=number)
@@ -29,7 +29,7 @@ def make_row(number: int, *, accuracy: float = 0.9, energy_j: float = 1e-3, **ot
         "params": {"target": round(kept, 3), "polar_weight": 0.3},
         "config": config.to_dict(),
         "val_accuracy": accuracy,
-        "test_accuracy": accuracy - 0.004,
+        "test_accuracy": None if accuracy is None else accuracy - 0.004,
         "dense_macs": DENSE_MACS,
         "macs": round(DENSE_MACS * kept),
         "dense_params": 270_000,
@@ -62,8 +62,16 @@ def make_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
 def make_run(folder: Path, rows: Iterable[dict[str, Any]], **settings: Any) -> RunStorage:
     """Write settings and rows as a run folder."""
     storage = RunStorage.open(folder)
-    facts = {"name": folder.name, "space": "digits", "seed": 0, "sampler": "tpe", "objectives": ["accuracy", "energy"]}
-    storage.write_bytes("settings.json", json.dumps(facts | settings).encode())
+    values = {"name": folder.name, "space": "digits", "seed": 0, "sampler": "tpe", "objective": "energy"}
+    values |= {"trials": 32, "third_objective": None, "storage_path": str(folder.parent)}
+    session = {
+        "started_at": START.isoformat(),
+        "version": "0.1.0+abc1234",
+        "host": "head",
+        "packages": {"torch": "2.15"},
+    }
+    facts = {"schema_version": SCHEMA_VERSION, "settings": values | settings, "sessions": [session]}
+    storage.write_bytes("settings.json", json.dumps(facts).encode())
     for row in rows:
         write_trial(storage, row)
     return storage

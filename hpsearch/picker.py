@@ -1,0 +1,300 @@
+"""From a budget and the trials of a run to one sub-network: which, by what margin, and what lies beside it.
+
+The choice is made on validation accuracy; the test accuracy is for showing. Picking looks at all comparable trials,
+so that a budget in MACs finds its best even when that one is not on the front of energies.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from greenprune_core.errors import ConfigError, GreenpruneError
+from hpsearch.front import LATENCY, Front, Row, accuracy_interval, find_front
+from hpsearch.intervals import overlap
+from hpsearch.objectives import ACCURACY, SECOND, Objective
+from hpsearch.pareto import knee as find_knee
+from hpsearch.units import ACCURACY as ACCURACY_UNIT
+from hpsearch.units import ENERGY, MACS, TIME, Quantity, show
+
+Way = Literal["budget", "accuracy", "knee", "trial"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One figure that a limit can be set on."""
+
+    name: str
+    column: str
+    quantity: Quantity
+    objective: Objective
+
+
+AXES = {
+    "energy": Axis("energy", "energy_j", ENERGY, SECOND["energy"]),
+    "macs": Axis("macs", "macs", MACS, SECOND["macs"]),
+    "latency": Axis("latency", "latency_s", TIME, LATENCY),
+    "accuracy": Axis("accuracy", "val_accuracy", ACCURACY_UNIT, ACCURACY),
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A ceiling on a cost, or the floor of the accuracy."""
+
+    axis: Axis
+    value: float
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether values must lie above."""
+        return self.axis.objective.is_maximised
+
+    def margin(self, row: Row) -> float:
+        """Return how much a row leaves of the limit, in its unit; negative where it breaks it."""
+        found = float(row[self.axis.column])
+        return found - self.value if self.is_floor else self.value - found
+
+    def __str__(self) -> str:
+        word = "at least" if self.is_floor else "at most"
+        return f"{self.axis.name} {word} {show(self.value, self.axis.quantity)}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A neighbour of the picked sub-network on the front."""
+
+    row: Row
+    accuracy_change: float
+    """Validation accuracy against the picked one."""
+    cost_change: float
+    """Cost against the picked one, in the unit of the axis."""
+    is_within_noise: bool | None
+    """Whether the intervals of the two accuracies overlap; None where one is not known."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The chosen sub-network."""
+
+    row: Row
+    way: Way
+    axis: Axis
+    """The cost along which the neighbours lie."""
+    limits: tuple[Limit, ...]
+    is_on_front: bool
+    cheaper: Step | None
+    """One step down the front."""
+    dearer: Step | None
+    """One step up the front."""
+
+    @property
+    def trial_id(self) -> str:
+        """Name of the picked trial."""
+        return str(self.row["trial_id"])
+
+
+class NothingFitsError(GreenpruneError):
+    """No trial keeps the limits; says which comes nearest and by how much it misses."""
+
+    def __init__(self, limits: Sequence[Limit], nearest: Row) -> None:
+        self.limits, self.nearest = tuple(limits), nearest
+        missed = [limit for limit in limits if limit.margin(nearest) < 0]
+        gaps = " and ".join(
+            f"{limit.axis.name} {show(nearest[limit.axis.column], limit.axis.quantity)}, "
+            f"{show(-limit.margin(nearest), limit.axis.quantity)} ({-limit.margin(nearest) / limit.value:.1%}) "
+            f"{'below the floor' if limit.is_floor else 'above the limit'}"
+            for limit in missed
+        )
+        asked = " and ".join(str(limit) for limit in limits)
+        super().__init__(f"no sub-network has {asked}; nearest is {nearest['trial_id']} with {gaps}")
+
+
+def pick(
+    rows: Front | Sequence[Row],
+    *,
+    max_energy_j: float | None = None,
+    max_macs: float | None = None,
+    max_latency_s: float | None = None,
+    min_accuracy: float | None = None,
+    knee: bool = False,
+    trial: str | None = None,
+) -> Pick:
+    """Choose one sub-network.
+
+    With a ceiling: the most accurate that keeps all limits. With the floor alone: the cheapest in energy that keeps
+    it. `knee`: the knee of the front of accuracy against energy. `trial`: that one. Controls are never picked by limit.
+
+    Args:
+        rows: rows of a run's archive, or its front (whose compared candidates are looked at).
+        max_energy_j: ceiling of the energy of one inference.
+        max_macs: ceiling of its multiply-accumulates.
+        max_latency_s: ceiling of its measured time.
+        min_accuracy: floor of the validation accuracy, in [0, 1].
+        knee: take the knee.
+        trial: id of a trial.
+
+    Raises:
+        ConfigError: no or contradicting criteria, an unknown trial, nothing to choose from.
+        NothingFitsError: no trial keeps the limits.
+    """
+    values = {"energy": max_energy_j, "macs": max_macs, "latency": max_latency_s, "accuracy": min_accuracy}
+    limits = tuple(Limit(AXES[name], value) for name, value in values.items() if value is not None)
+    _check_criteria(limits, knee, trial)
+    ceilings = [limit.axis for limit in limits if not limit.is_floor]
+    axis = ceilings[0] if ceilings else AXES["energy"]
+    front = _compare(rows, axis)
+    if trial is not None:
+        return _describe(_find_trial(front, rows, trial), "trial", front, axis, ())
+    if not front.members:
+        raise ConfigError(_nothing_to_pick(front, axis))
+    if knee:
+        index = find_knee([(1 - row["val_accuracy"], row[axis.column]) for row in front.members])
+        return _describe(front.members[index], "knee", front, axis, ())
+    searched = [row for row in front.candidates if not row.get("control")]
+    comparable = [row for row in searched if all(row.get(limit.axis.column) is not None for limit in limits)]
+    if not comparable:
+        raise ConfigError(_nothing_to_pick(front, axis))
+    fitting = [row for row in comparable if all(limit.margin(row) >= 0 for limit in limits)]
+    if not fitting:
+        raise NothingFitsError(limits, min(comparable, key=lambda row: _excess(row, limits)))
+    if ceilings:
+        chosen = min(fitting, key=lambda row: (-row["val_accuracy"], row[axis.column], row["trial_id"]))
+        return _describe(chosen, "budget", front, axis, limits)
+    chosen = min(fitting, key=lambda row: (row[axis.column], -row["val_accuracy"], row["trial_id"]))
+    return _describe(chosen, "accuracy", front, axis, limits)
+
+
+def _check_criteria(limits: Sequence[Limit], knee: bool, trial: str | None) -> None:
+    asked = [
+        name for name, is_asked in (("limits", bool(limits)), ("knee", knee), ("trial", trial is not None)) if is_asked
+    ]
+    if not asked:
+        raise ConfigError(
+            "pick needs one way to choose, but got none; give --max-energy, --max-macs, --max-latency, --min-accuracy, "
+            "--knee or --trial"
+        )
+    if len(asked) > 1:
+        raise ConfigError(
+            f"pick takes one way to choose, but got {' and '.join(asked)}; "
+            "limits go together, --knee and --trial stand alone"
+        )
+
+
+def _compare(rows: Front | Sequence[Row], axis: Axis) -> Front:
+    if isinstance(rows, Front):
+        rows = rows.candidates
+    return find_front(rows, (ACCURACY, axis.objective))
+
+
+def _find_trial(front: Front, rows: Front | Sequence[Row], trial: str) -> Row:
+    known = rows.candidates if isinstance(rows, Front) else rows
+    matches = [row for row in known if row["trial_id"] == trial] or [
+        row for row in known if str(row["trial_id"]).startswith(trial)
+    ]
+    if len(matches) == 1 and matches[0]["state"] == "complete":
+        return matches[0]
+    if len(matches) == 1:
+        raise ConfigError(
+            f"a picked trial is complete, but {trial} is {matches[0]['state']} ({matches[0].get('error')}); "
+            "choose another"
+        )
+    if matches:
+        names = ", ".join(str(row["trial_id"]) for row in matches[:5])
+        raise ConfigError(f"a trial is named without doubt, but {trial!r} could be {names}; write more of it")
+    near = ", ".join(str(row["trial_id"]) for row in front.members[:3]) or "none is complete"
+    raise ConfigError(f"--trial names a trial of the run, but got {trial!r}; on the front are e.g. {near}")
+
+
+def _describe(row: Row, way: Way, front: Front, axis: Axis, limits: tuple[Limit, ...]) -> Pick:
+    ids = [member["trial_id"] for member in front.members]
+    is_on_front = row["trial_id"] in ids
+    if is_on_front:
+        place = ids.index(row["trial_id"])
+        below, above = front.members[:place], front.members[place + 1 :]
+    elif row.get(axis.column) is not None:
+        below = tuple(member for member in front.members if member[axis.column] <= row[axis.column])
+        above = front.members[len(below) :]
+    else:
+        below, above = (), ()
+    cheaper = _step(row, below[-1], axis) if below else None
+    dearer = _step(row, above[0], axis) if above else None
+    return Pick(row, way, axis, limits, is_on_front, cheaper, dearer)
+
+
+def _step(row: Row, other: Row, axis: Axis) -> Step:
+    return Step(
+        other,
+        other["val_accuracy"] - row["val_accuracy"],
+        other[axis.column] - row[axis.column],
+        overlap(accuracy_interval(row), accuracy_interval(other)),
+    )
+
+
+def _excess(row: Row, limits: Sequence[Limit]) -> tuple[float, float]:
+    """Order rows by how far the worst limit is missed, then all of them together; both relative to the limits."""
+    misses = [max(0.0, -limit.margin(row) / limit.value) for limit in limits]
+    return max(misses), sum(misses)
+
+
+def _nothing_to_pick(front: Front, axis: Axis) -> str:
+    left_out = "; ".join(f"{count} left out because {reason}" for reason, count in front.left_out.items())
+    if axis.name == "latency":
+        return "picking by latency needs measured trials, but none has a latency; run `hpsearch measure RUN` first"
+    return (
+        f"picking needs a complete trial with a finite accuracy and {axis.name}, but the run has none"
+        f"{f' ({left_out})' if left_out else ''}; let a trial finish first"
+    )
+
+
+def as_plain(picked: Pick) -> dict[str, Any]:
+    """Return a pick as plain values for JSON."""
+    return {
+        "trial_id": picked.trial_id,
+        "way": picked.way,
+        "is_on_front": picked.is_on_front,
+        **{name: picked.row.get(name) for name in _SHOWN},
+        "val_accuracy_interval": accuracy_interval(picked.row),
+        "test_accuracy_interval": accuracy_interval(picked.row, "test"),
+        "limits": [_plain_limit(limit, picked.row) for limit in picked.limits],
+        "cheaper": _plain_step(picked.cheaper, picked.axis),
+        "dearer": _plain_step(picked.dearer, picked.axis),
+    }
+
+
+_SHOWN = (
+    *(
+        "val_accuracy",
+        "test_accuracy",
+        "energy_j",
+        "energy_source",
+        "macs",
+        "dense_macs",
+        "params_kept",
+        "dense_params",
+    ),
+    *("latency_s", "config_hash", "seed"),
+)
+
+
+def _plain_limit(limit: Limit, row: Row) -> Mapping[str, Any]:
+    margin = limit.margin(row)
+    return {
+        "on": limit.axis.column,
+        "value": limit.value,
+        "is_floor": limit.is_floor,
+        "margin": margin,
+        "margin_share": margin / limit.value,
+    }
+
+
+def _plain_step(step: Step | None, axis: Axis) -> Mapping[str, Any] | None:
+    if step is None:
+        return None
+    return {
+        "trial_id": step.row["trial_id"],
+        "val_accuracy": step.row["val_accuracy"],
+        axis.column: step.row[axis.column],
+        "accuracy_change": step.accuracy_change,
+        "cost_change": step.cost_change,
+        "is_within_noise": step.is_within_noise,
+    }

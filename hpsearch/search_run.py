@@ -1,0 +1,141 @@
+"""A run opened for reading, finished or still going: its trials, front, picks and figures. No ray, optuna or torch."""
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from greenprune_core.errors import ConfigError
+from hpsearch import archive, objectives, picker, units
+from hpsearch.front import Front, find_front
+from hpsearch.storage import RunStorage
+
+if TYPE_CHECKING:
+    import altair
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """One run. What is read once is kept; open the run again to see newer trials.
+
+    Attributes:
+        storage: the run's folder.
+        facts: content of settings.json: `settings`, `sessions`, `schema_version`.
+    """
+
+    storage: RunStorage
+    facts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return str(self.settings.get("name") or self.storage.location.rpartition("/")[2])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Resolved settings of the search."""
+        found = self.facts.get("settings")
+        return found if isinstance(found, dict) else {}
+
+    @functools.cached_property
+    def archive(self) -> archive.Trials:
+        """The table of all finished trials, and the damaged parts."""
+        return archive.read_archive(self.storage)
+
+    @property
+    def trials(self) -> pa.Table:
+        """All finished trials, one row each; `run.trials.to_pandas()` where pandas is installed."""
+        return self.archive.table
+
+    @functools.cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """All finished trials as dictionaries, structured columns read."""
+        return archive.rows(self.trials)
+
+    @property
+    def objectives(self) -> tuple[objectives.Objective, ...]:
+        """What the search made better, accuracy first."""
+        return objectives.choose(self.settings.get("objective") or "energy", self.settings.get("third_objective"))
+
+    @functools.cached_property
+    def compared(self) -> Front:
+        """The front with everything it was compared with, and what was left out."""
+        return find_front(self.rows, self.objectives)
+
+    @property
+    def front(self) -> pa.Table:
+        """The trials that nothing beats, in the columns of `trials`, from the cheapest to the dearest."""
+        places = {trial_id: place for place, trial_id in enumerate(self.trials["trial_id"].to_pylist())}
+        return self.trials.take([places[row["trial_id"]] for row in self.compared.members])
+
+    def pick(
+        self,
+        *,
+        max_energy: str | float | None = None,
+        max_macs: str | float | None = None,
+        max_latency: str | float | None = None,
+        min_accuracy: str | float | None = None,
+        knee: bool = False,
+        trial: str | None = None,
+    ) -> picker.Pick:
+        """Choose one sub-network, see `hpsearch.picker.pick`.
+
+        Limits are texts with a unit ("1.5mJ", "20M", "2ms", "90%") or numbers in joules, MACs, seconds and shares.
+        """
+        return picker.pick(
+            self.rows,
+            max_energy_j=_number(max_energy, units.ENERGY, "max_energy"),
+            max_macs=_number(max_macs, units.MACS, "max_macs"),
+            max_latency_s=_number(max_latency, units.TIME, "max_latency"),
+            min_accuracy=_number(min_accuracy, units.ACCURACY, "min_accuracy"),
+            knee=knee,
+            trial=trial,
+        )
+
+    def figure(self) -> "altair.TopLevelMixin":
+        """Draw the front; a notebook shows it, and its `save` writes PNG, SVG or HTML."""
+        from hpsearch.report.figures import draw_front
+        from hpsearch.report.views import front_view
+
+        return draw_front(front_view(self))
+
+
+def open_run(location: str | os.PathLike[str]) -> SearchRun:
+    """Open a run's folder or address for reading.
+
+    Args:
+        location: `<storage-path>/<name>`.
+
+    Raises:
+        ConfigError: no run is there, or one of a newer version.
+    """
+    storage = RunStorage.open(location)
+    try:
+        facts = json.loads(storage.read_bytes(SETTINGS))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"a run is a folder with {SETTINGS}, but {location} has none; give <storage-path>/<name> of a search"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"a run must be readable, but {location}: {error}; check address and rights") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{SETTINGS} is JSON, but that of {location} is damaged: {error}; resume the search"
+        ) from error
+    version = facts.get("schema_version", archive.SCHEMA_VERSION)
+    if version > archive.SCHEMA_VERSION:
+        raise ConfigError(
+            f"this greenprune reads runs up to version {archive.SCHEMA_VERSION}, but {location} has version {version}; "
+            "install a newer one to read this run"
+        )
+    return SearchRun(storage, facts)
+
+
+def _number(value: str | float | None, quantity: units.Quantity, what: str) -> float | None:
+    return units.parse(value, quantity, what) if isinstance(value, str) else value
