@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from greenprune_core.cost.energy import Energy, estimate_energy, estimate_latency
     from greenprune_core.cost.expected import ExpectedCost
     from greenprune_core.cost.profile import DeviceProfile, load_profile, shipped_profiles
+    from greenprune_core.cost.training import TrainingPart, estimate_training_energy, training_macs
 
 __all__ = [
     "Cost",
@@ -18,11 +19,14 @@ __all__ = [
     "Energy",
     "ExpectedCost",
     "OperatorCost",
+    "TrainingPart",
     "count_cost",
     "estimate_energy",
     "estimate_latency",
+    "estimate_training_energy",
     "load_profile",
     "shipped_profiles",
+    "training_macs",
 ]
 
 _HOME = {
@@ -30,6 +34,7 @@ _HOME = {
     "energy": ("Energy", "estimate_energy", "estimate_latency"),
     "expected": ("ExpectedCost",),
     "profile": ("DeviceProfile", "load_profile", "shipped_profiles"),
+    "training": ("TrainingPart", "estimate_training_energy", "training_macs"),
 }
 
 
