@@ -18,11 +18,33 @@ LOGIT_LIMIT = 4.0
 
 _TINY = 1e-6
 
-MakeGate = Callable[[int, int], nn.Module]
+
+class Gate(nn.Module):
+    """What all families share."""
+
+    uses_features: bool
+    """Whether the decision depends on the input; if not, of the features only their number N is read."""
+
+    def __init__(self, initial_logit: float, noise: float) -> None:
+        super().__init__()
+        self.initial_logit = initial_logit
+        self.noise = noise
+        """Scale of the logistic noise while training."""
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (p, g) for N images, given features of shape (N, n_features)."""
+        raise NotImplementedError
+
+    def revive(self, index: Tensor) -> None:
+        """Open the gates at these positions again, as at the start."""
+        raise NotImplementedError
+
+
+MakeGate = Callable[[int, int], Gate]
 """(number of features, number of gates) -> a gate."""
 
 
-class HeadGate(nn.Module):
+class HeadGate(Gate):
     """Input-dependent straight-through gate: pooled features -> 16 hidden units -> one logit per channel.
 
     After the layer gate of ConvNet-AIG (Veit and Belongie, arXiv 1711.11503) and the channel gate of Batch-Shaping
@@ -32,9 +54,7 @@ class HeadGate(nn.Module):
     uses_features = True
 
     def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float, hidden: int) -> None:
-        super().__init__()
-        self.noise = noise
-        self._initial_logit = _logit(initial_open)
+        super().__init__(_logit(initial_open), noise)
         self.squeeze = nn.Linear(n_features, hidden, bias=False)
         self.norm = nn.BatchNorm1d(hidden)
         self.decide = nn.Linear(hidden, n_gates)
@@ -50,19 +70,17 @@ class HeadGate(nn.Module):
     def revive(self, index: Tensor) -> None:
         """Open the gates at these positions again, as at the start."""
         self.decide.weight[index] = 0.0
-        self.decide.bias[index] = self._initial_logit
+        self.decide.bias[index] = self.initial_logit
 
 
-class FreeGate(nn.Module):
+class FreeGate(Gate):
     """Input-free gate: one learned logit per channel (Gator, Passov et al., arXiv 2205.15404)."""
 
     uses_features = False
 
     def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float) -> None:
-        super().__init__()
-        self.noise = noise
-        self._initial_logit = _logit(initial_open)
-        self.logits = nn.Parameter(torch.full((n_gates,), self._initial_logit))
+        super().__init__(_logit(initial_open), noise)
+        self.logits = nn.Parameter(torch.full((n_gates,), self.initial_logit))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Decide for N images, all alike but for the noise; of the features only their number N is read."""
@@ -75,10 +93,10 @@ class FreeGate(nn.Module):
     @torch.no_grad()
     def revive(self, index: Tensor) -> None:
         """Open the gates at these positions again, as at the start."""
-        self.logits[index] = self._initial_logit
+        self.logits[index] = self.initial_logit
 
 
-class HardConcreteGate(nn.Module):
+class HardConcreteGate(Gate):
     """Hard-concrete gate of L0 regularisation (Louizos, Welling and Kingma, arXiv 1712.01312, eq. 10-12).
 
     While training it takes values in [0, 1] (the noise is part of the distribution, so its scale is 1 or, when set to
@@ -89,10 +107,8 @@ class HardConcreteGate(nn.Module):
     temperature, low, high = 2 / 3, -0.1, 1.1
 
     def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float) -> None:
-        super().__init__()
-        self.noise = noise
-        self._initial_logit = _logit(initial_open) + self.temperature * math.log(-self.low / self.high)
-        self.log_alpha = nn.Parameter(torch.full((n_gates,), self._initial_logit))
+        super().__init__(_logit(initial_open) + self.temperature * math.log(-self.low / self.high), noise)
+        self.log_alpha = nn.Parameter(torch.full((n_gates,), self.initial_logit))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Draw (training) or decide (evaluation) for N images."""
@@ -107,7 +123,7 @@ class HardConcreteGate(nn.Module):
     @torch.no_grad()
     def revive(self, index: Tensor) -> None:
         """Open the gates at these positions again, as at the start."""
-        self.log_alpha[index] = self._initial_logit
+        self.log_alpha[index] = self.initial_logit
 
 
 def gate_maker(family: str, *, initial_open: float, noise: float, hidden: int) -> MakeGate:

@@ -208,6 +208,6 @@ class GatedNetwork(nn.Module):
         self._gated = (fx.GraphModule(root, self._graph, class_name="Gated"),)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "GatedNetwork":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._link()  # buffers outside of layers are replaced when a network moves to another device
         return self

@@ -1,10 +1,11 @@
 """The nodes that gating adds to a graph: one that decides for a group, one that multiplies a tensor."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from greenprune_core.gates.families import Gate
 
 
 class GroupGate(nn.Module):
@@ -13,7 +14,7 @@ class GroupGate(nn.Module):
     mask: Tensor
     positions: Tensor | None
 
-    def __init__(self, gate: nn.Module, n_gates: int, axis: int, positions: Sequence[int] | None) -> None:
+    def __init__(self, gate: Gate, n_gates: int, axis: int, positions: Sequence[int] | None) -> None:
         """Wrap a gate.
 
         Args:
@@ -75,9 +76,3 @@ class Multiply(nn.Module):
         if self.axis:
             shape[self.axis] = scale.shape[1]
         return x * scale.to(x.dtype).reshape(shape)
-
-
-def as_group_gate(module: Any) -> GroupGate:
-    """Narrow the type of a member of a module dictionary."""
-    assert isinstance(module, GroupGate)
-    return module

@@ -134,7 +134,8 @@ def _reorder(cutter: "Cutter", node: fx.Node) -> None:
         moved = layout.move(step, moved) if step.target != "contiguous" else moved
     (out_axis,) = varying_axes(moved)
     kept_in, kept_out = cutter.kept(entry), cutter.kept(node)
-    assert kept_in is not None and kept_out is not None
+    assert kept_in is not None
+    assert kept_out is not None
     assert out_axis == axis
     place = np.cumsum(kept_in.reshape(-1)) - 1
     order = place[shrink(moved).reshape(-1)[kept_out.reshape(-1)]]
