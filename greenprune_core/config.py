@@ -322,7 +322,8 @@ class TrialConfig:
         Raises:
             ConfigError: a field is unknown, of the wrong type or out of range.
         """
-        return _build(cls, values, "")
+        config: Self = _build(cls, values, "")
+        return config
 
     def with_value(self, path: str, text: str) -> Self:
         """Return a copy with one field set from text, e.g. `("optimiser.batch_size", "64")` or `("epochs", "2")`.
@@ -366,7 +367,9 @@ def resolve_path(path: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ConfigError(f"a setting is named without doubt, but {path!r} could be {' or '.join(matches)}; write one of them")
+        raise ConfigError(
+            f"a setting is named without doubt, but {path!r} could be {' or '.join(matches)}; write one of them"
+        )
     import difflib
 
     names = sorted({*leaves, *(leaf.rsplit(".", 1)[-1] for leaf in leaves)})

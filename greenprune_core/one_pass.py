@@ -14,8 +14,10 @@ from torch import nn
 from greenprune_core.config import TrialConfig
 from greenprune_core.cost import Cost
 from greenprune_core.data import ImageData, load_data
+from greenprune_core.errors import TrainingError
 from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
 from greenprune_core.extract import extract, slice_like, verify
+from greenprune_core.health import at_freeze
 from greenprune_core.networks import build_network
 from greenprune_core.optimisation import carry_over
 from greenprune_core.state import FreezeReport, PhaseCost, TrainingState, begin
@@ -58,6 +60,8 @@ class OnePassResult:
     """Kept gates per group."""
     freeze_report: FreezeReport | None
     """None where nothing was to be pruned."""
+    symptoms: list[dict[str, Any]]
+    """Collapses of gates that were met and countered on the way: step, name, detail."""
     verify_difference: float
     """Largest absolute difference between the outputs of the cut and the frozen gated network at the cut."""
 
@@ -206,7 +210,9 @@ def finish(state: TrainingState, until_step: int) -> TrainingState:
 
 def finished(state: TrainingState) -> OnePassResult:
     """Evaluate a state that is done and return its result."""
-    assert state.phase == "done" and state.cost is not None and state.masks is not None
+    assert state.phase == "done", f"the run is in phase {state.phase}"
+    assert state.cost is not None
+    assert state.masks is not None
     assert state.verify_difference is not None
     images = sum(cost.steps for cost in state.spent.values()) * state.config.optimiser.batch_size
     return OnePassResult(
@@ -224,6 +230,7 @@ def finished(state: TrainingState) -> OnePassResult:
         spent=state.spent,
         masks={name: mask.tolist() for name, mask in state.masks.items()},
         freeze_report=state.freeze_report,
+        symptoms=state.symptoms,
         verify_difference=state.verify_difference,
     )
 
@@ -236,6 +243,14 @@ def _fix_gates(state: TrainingState) -> None:
     gated, pressure = state.gated, state.pressure
     assert pressure is not None
     open_fraction, disagreement = gated.open_fraction.cpu(), gated.disagreement
+    kept_before_repair = pressure.kept_fraction(open_fraction >= 0.5)
+    for symptom in at_freeze(pressure.open_average_V, kept_before_repair, state.config.budget.target):
+        state.symptoms.append({"step": state.step, "name": symptom.name, "detail": symptom.detail})
+        if symptom.name == "no_ranking":
+            raise TrainingError(
+                f"gates must differ before the network is cut by them, but {symptom.detail}; "
+                "raise the budget's weight or the gates' learning rate, or freeze later"
+            )
     selection = pressure.settle(open_fraction)
     dynamic_accuracy = _validation_accuracy(state)
     state.masks = {name: selection.kept_V[group].clone() for name, group in gated.group_slices.items()}
@@ -249,7 +264,7 @@ def _fix_gates(state: TrainingState) -> None:
         open_histogram=tuple(torch.histc(open_fraction.float(), bins=10, min=0, max=1).int().tolist()),
         n_gates=gated.n_gates,
         n_flipped=selection.n_flipped,
-        kept_before_repair=pressure.kept_fraction(open_fraction >= 0.5),
+        kept_before_repair=kept_before_repair,
         kept=pressure.kept_fraction(selection.kept_V),
         dynamic_accuracy=dynamic_accuracy,
         frozen_accuracy=_validation_accuracy(state),

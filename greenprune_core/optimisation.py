@@ -1,6 +1,7 @@
 """The optimiser of the one pass: what decays and what does not, its rate, and its way through the cut."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from greenprune_core.errors import ConfigError
 REFERENCE_BATCH = 128
 """Batch size for which a configuration names its learning rate."""
 
-_BY_NAME = {
+_BY_NAME: dict[str, Any] = {
     name.lower(): kind
     for name, kind in vars(torch.optim).items()
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
@@ -35,15 +36,20 @@ def build_optimiser(
             f"an optimiser is one of torch.optim in lower case, but got {config.name!r}; one of {', '.join(_BY_NAME)}"
         )
     gates = {id(parameter) for parameter in gate_parameters}
-    weights = [parameter for parameter in network.parameters() if id(parameter) not in gates and parameter.requires_grad]
+    weights = [
+        parameter for parameter in network.parameters() if id(parameter) not in gates and parameter.requires_grad
+    ]
     groups = [
         {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay, "rate_factor": 1.0},
         {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0, "rate_factor": 1.0},
         {"params": gate_parameters, "weight_decay": 0.0, "rate_factor": gate_factor},
     ]
-    settings = {"momentum": config.momentum, "nesterov": config.momentum > 0} if config.name == "sgd" else {}
+    settings: dict[str, Any] = (
+        {"momentum": config.momentum, "nesterov": config.momentum > 0} if config.name == "sgd" else {}
+    )
     try:
-        return kind([group for group in groups if group["params"]], lr=config.learning_rate, **settings)
+        optimiser: Optimizer = kind([group for group in groups if group["params"]], lr=config.learning_rate, **settings)
+        return optimiser
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"the optimiser must take parameter groups, lr and weight_decay, but got {config.name!r} ({error}); use sgd"
@@ -56,6 +62,8 @@ def set_learning_rate(optimiser: Optimizer, config: OptimiserConfig, factor: flo
     The rate scales linearly with the batch size (Goyal 2017, arXiv 1706.02677), so that it keeps its meaning.
 
     Args:
+        optimiser: changed in place.
+        config: holds the peak rate and the batch size.
         factor: share of the peak rate, from the schedule.
     """
     rate = config.learning_rate * factor * config.batch_size / REFERENCE_BATCH
@@ -66,7 +74,7 @@ def set_learning_rate(optimiser: Optimizer, config: OptimiserConfig, factor: flo
 
 def carry_over(
     old: Optimizer,
-    old_names: Mapping[nn.Parameter, str],
+    old_names: Mapping[Tensor, str],
     new: Optimizer,
     new_parameters: Mapping[str, nn.Parameter],
     slice_tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]],
@@ -78,20 +86,14 @@ def carry_over(
         old_names: name of each of its parameters.
         new: the fresh optimiser of the cut network; changed in place.
         new_parameters: parameters of the cut network by name.
-        slice_tensors: cuts tensors shaped like the old parameters, given by their names, to the new ones.
+        slice_tensors: cuts tensors shaped like the old parameters (or without axes), given by their names, to tensors
+            by the names of the new ones.
     """
-    shaped: dict[str, dict[str, Tensor]] = {}
-    plain: dict[str, dict[str, object]] = {}
+    by_key: dict[str, dict[str, Tensor]] = {}
     for parameter, values in old.state.items():
-        name = old_names[parameter]
         for key, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                shaped.setdefault(key, {})[name] = value
-            else:
-                plain.setdefault(name, {})[key] = value.clone() if isinstance(value, Tensor) else value
-    state: dict[str, dict[str, object]] = {}
-    for key, tensors in shaped.items():
+            if isinstance(value, Tensor):
+                by_key.setdefault(key, {})[old_names[parameter]] = value
+    for key, tensors in by_key.items():
         for name, value in slice_tensors(tensors).items():
-            state.setdefault(name, dict(plain.get(name, {})))[key] = value
-    for name, values in state.items():
-        new.state[new_parameters[name]] = dict(values)
+            new.state[new_parameters[name]][key] = value

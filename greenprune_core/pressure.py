@@ -11,6 +11,7 @@ from torch import Tensor
 from greenprune_core.config import TrialConfig
 from greenprune_core.cost import ExpectedCost, load_profile
 from greenprune_core.gates import GatedNetwork
+from greenprune_core.health import Snapshot, Symptom, dead_gates, examine
 from greenprune_core.losses import (
     ascend_multiplier,
     budget_loss,
@@ -63,6 +64,11 @@ class Pressure:
         floors = [_floor(gated, name, config.gates.floor) for name in gated.groups]
         slices = list(gated.group_slices.values())
         self._ranking = Ranking(slices, floors, self._cost_on_cpu, config.gates.round_to)
+        phases = config.phases
+        # halfway between the polariser's full weight and the freeze
+        self._settled = phases.freeze_at - 0.5 * (1 - phases.polar_delay - phases.polar_ramp) * (
+            phases.freeze_at - phases.warm_up
+        )
         self._final_target = config.budget.target
         self._kept_V = torch.ones(gated.n_gates, dtype=torch.bool, device=device)
         self.multiplier = torch.zeros((), device=device)
@@ -93,7 +99,30 @@ class Pressure:
             self.open_average_V = torch.lerp(gated.open_probability.detach(), self.open_average_V, _AVERAGING)
         weight = self._losses.polar_weight * self._polar_strength(progress)
         polar = weight * self._polar(gated, target, step) if weight > 0 else torch.zeros_like(budget)
-        return Terms(budget=budget, polar=polar, kept=kept.detach(), target=target)
+        return Terms(budget=budget, polar=polar, kept=kept.detach().double(), target=target)
+
+    def care(self, gated: GatedNetwork, terms: Terms, progress: float) -> list[Symptom]:
+        """Look for a collapse after a dynamic forward pass, revive the gates that it took, and tell.
+
+        Args:
+            gated: changed in place where there are symptoms.
+            terms: of this step.
+            progress: of the whole run; saturation counts once the polariser has had its full weight.
+        """
+        kinds = gated.structure.kinds
+        snapshot = Snapshot(
+            groups={name: place for name, place in gated.group_slices.items() if kinds[name] != "branch"},
+            decision_mean_V=gated.decision_mean.detach().cpu(),
+            open_average_V=self.open_average_V.cpu(),
+            wanted_V=self._ranking.keep_best(self.open_average_V, terms.target * self._cost_on_cpu.dense),
+            kept=float(terms.kept),
+            target=terms.target,
+        )
+        symptoms = examine(snapshot)
+        if progress > self._settled:
+            symptoms += dead_gates(snapshot)
+        gated.revive([gate for symptom in symptoms for gate in symptom.gates])
+        return symptoms
 
     def promise(self) -> Tensor:
         """Return the mask (bool, V, on the CPU) that freezing now under the final target would keep."""

@@ -102,8 +102,10 @@ class TrainingState:
     accuracy_after_cut: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     spent: dict[str, PhaseCost] = field(default_factory=dict)
-    epoch_sums: dict[str, float] = field(default_factory=dict)
-    """Sums over the steps of the epoch under way: losses and kept fraction."""
+    symptoms: list[dict[str, Any]] = field(default_factory=list)
+    """Collapses that were met on the way: step, name, detail."""
+    epoch_sums: dict[str, Any] = field(default_factory=dict)
+    """Sums over the steps of the epoch under way, floats or scalars on the device: losses and kept fraction."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -165,8 +167,9 @@ class TrainingState:
                     "verify_difference": self.verify_difference,
                     "accuracy_after_cut": self.accuracy_after_cut,
                     "history": self.history,
+                    "symptoms": self.symptoms,
                     "spent": {name: asdict(cost) for name, cost in self.spent.items()},
-                    "epoch_sums": self.epoch_sums,
+                    "epoch_sums": {name: float(total) for name, total in self.epoch_sums.items()},
                 }
             ),
         }
@@ -187,7 +190,7 @@ class TrainingState:
             self.pressure.load_state_dict(saved["pressure"])
         for name in ("phase", "step", "n_waits", "freeze_at_step", "verify_difference", "accuracy_after_cut"):
             setattr(self, name, plain[name])
-        self.history, self.epoch_sums = plain["history"], plain["epoch_sums"]
+        self.history, self.epoch_sums, self.symptoms = plain["history"], plain["epoch_sums"], plain["symptoms"]
         self.spent = {name: PhaseCost(**cost) for name, cost in plain["spent"].items()}
         report = plain["freeze_report"]
         if report:
@@ -212,7 +215,17 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     example = example_images(data, device)
     dense_cost = count_cost(network, example)
     gates = config.gates
-    gated = attach_gates(network, example, gates.granularity, streams=gates.streams, gate=gates).to(device)
+    gated = attach_gates(
+        network,
+        example,
+        gates.granularity,
+        streams=gates.streams,
+        family=gates.family,
+        hidden=gates.hidden,
+        initial_open=gates.initial_open,
+        noise=gates.noise,
+        floor=gates.floor,
+    )
     if config.execution.channels_last:
         gated = gated.to(memory_format=torch.channels_last)
     is_pressed = config.budget.target < 1
@@ -224,9 +237,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         data=data,
         device=device,
         network=gated,
-        optimiser=build_optimiser(
-            config.optimiser, gated, list(gated.gate_parameters()), gates.learning_rate_factor
-        ),
+        optimiser=build_optimiser(config.optimiser, gated, list(gated.gate_parameters()), gates.learning_rate_factor),
         pressure=Pressure(config, gated, device) if is_pressed else None,
         scaler=torch.amp.GradScaler(device, enabled=config.execution.precision == "float16"),
         dense_cost=dense_cost,
@@ -256,7 +267,9 @@ def _read(path: str | os.PathLike[str], config: TrialConfig) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # torch names no class for a file it cannot read
-        raise ConfigError(f"a checkpoint is a file written by this project, but got {path} ({error}); start anew") from error
+        raise ConfigError(
+            f"a checkpoint is a file written by this project, but got {path} ({error}); start anew"
+        ) from error
     if found != (_FORMAT, config.config_hash):
         raise ConfigError(
             f"a checkpoint must be of the same configuration and format, but {path} holds {found} and this trial is "

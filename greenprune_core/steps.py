@@ -1,5 +1,6 @@
 """Training steps: the loop that all phases share, one step of it, and the end of an epoch."""
 
+import math
 import time
 
 import torch
@@ -9,6 +10,7 @@ from greenprune_core.errors import TrainingError
 from greenprune_core.evaluation import accuracy
 from greenprune_core.losses import task_loss
 from greenprune_core.optimisation import set_learning_rate
+from greenprune_core.pressure import Terms
 from greenprune_core.schedules import learning_rate_factor
 from greenprune_core.state import PhaseCost, TrainingState, training_batches
 
@@ -17,6 +19,12 @@ BACKWARD_FACTOR = 3
 two products (gradients of inputs and of weights) for each one of the forward pass."""
 
 EVALUATION_BATCH = 512
+
+HEALTH_PERIOD = 20
+"""Training steps between two looks for collapsing gates."""
+
+_RELAPSES = 10
+"""Looks that may find the whole network collapsing before the trial is given up."""
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -74,16 +82,24 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
         torch.device(state.device).type, _DTYPES.get(precision, torch.bfloat16), enabled=precision in _DTYPES
     ):
         terms = {"task": _task(state, images, labels)}
-    kept, target = 1.0, 1.0
+    pressed = None
+    kept, target = torch.ones(()), 1.0
     if state.phase == "select" and state.pressure is not None:
         pressed = state.pressure.terms(state.gated, state.progress, state.step)
         terms |= {"budget": pressed.budget, "polar": pressed.polar}
-        kept, target = float(pressed.kept), pressed.target
-    _check_finite(terms, state.step)
+        kept, target = pressed.kept, pressed.target
+    if state.step % _period_of_checks(state.device) == 0:
+        _check_finite(terms, state.step)
     _descend(state, torch.stack(list(terms.values())).sum())
-    for name, value in {**terms, "kept": kept, "target": target, "learning_rate": rate}.items():
-        state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + float(value)
-    state.epoch_sums["n_steps"] = state.epoch_sums.get("n_steps", 0) + 1
+    if pressed is not None and state.step % HEALTH_PERIOD == 0:
+        _care(state, pressed)  # after the backward pass: it changes weights in place
+    plain = {"target": target, "learning_rate": rate, "n_steps": 1.0}
+    for name, value in {
+        **{name: term.detach().double() for name, term in terms.items()},
+        "kept": kept,
+        **plain,
+    }.items():
+        state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + value
     state.step += 1
 
 
@@ -93,9 +109,22 @@ def _task(state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
     return task_loss(state.network(images), labels, state.config.losses.label_smoothing)
 
 
+def _care(state: TrainingState, pressed: Terms) -> None:
+    """Act on collapsing gates, and give up where that does not help."""
+    assert state.pressure is not None
+    symptoms = state.pressure.care(state.gated, pressed, state.progress)
+    state.symptoms += [{"step": state.step, "name": symptom.name, "detail": symptom.detail} for symptom in symptoms]
+    n_relapses = sum(symptom["name"] == "all_closed" for symptom in state.symptoms)
+    if n_relapses > _RELAPSES:
+        raise TrainingError(
+            f"gates must not drift shut together, but they did at {n_relapses} looks, last at step {state.step} "
+            f"({state.symptoms[-1]['detail']}); lower the budget's weight, its dual step or the gates' learning rate"
+        )
+
+
 def _descend(state: TrainingState, loss: Tensor) -> None:
     clip_norm = state.config.optimiser.clip_norm
-    state.scaler.scale(loss).backward()
+    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if clip_norm is not None:
         state.scaler.unscale_(state.optimiser)
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
@@ -103,11 +132,17 @@ def _descend(state: TrainingState, loss: Tensor) -> None:
     state.scaler.update()
 
 
+def _period_of_checks(device: str) -> int:
+    """Steps between two looks at the losses: each on a CPU; fewer elsewhere, where a look waits for the device."""
+    return 1 if torch.device(device).type == "cpu" else 20
+
+
 def _check_finite(terms: dict[str, Tensor], step: int) -> None:
-    for name, value in terms.items():
-        if not torch.isfinite(value):
+    for name, term in terms.items():
+        value = float(term.detach())
+        if not math.isfinite(value):
             raise TrainingError(
-                f"every loss term must be finite, but the {name} loss is {float(value)} at step {step}; "
+                f"every loss term must be finite, but the {name} loss is {value} at step {step}; "
                 "lower the learning rate or look for NaN in the data"
             )
 
@@ -115,7 +150,7 @@ def _check_finite(terms: dict[str, Tensor], step: int) -> None:
 def _close_epoch(state: TrainingState) -> None:
     """Evaluate on the validation split and add a line to the history."""
     n_steps = state.epoch_sums.pop("n_steps")
-    means = {name: total / n_steps for name, total in state.epoch_sums.items()}
+    means = {name: float(total) / float(n_steps) for name, total in state.epoch_sums.items()}
     state.epoch_sums = {}
     validation = accuracy(state.network, state.data.plain_batches("validation", EVALUATION_BATCH))
     line = {"epoch": state.step // state.steps_per_epoch, "phase": state.phase, "val_accuracy": validation, **means}

@@ -24,9 +24,11 @@ class LazyGroup(click.Group):
     """A click group whose commands live in `hpsearch.commands.<name>` as a function `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, none of them loaded."""
         return [name for name in COMMANDS if importlib.util.find_spec(f"hpsearch.commands.{name}")]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one command."""
         if cmd_name not in self.list_commands(ctx):
             return None
         command: click.Command = importlib.import_module(f"hpsearch.commands.{cmd_name}").command
@@ -38,7 +40,9 @@ class LazyGroup(click.Group):
 @click.option("--verbose", is_flag=True, help="Show log messages of all parts, and the traceback of an error.")
 def hpsearch(verbose: bool) -> None:
     """Search networks pruned in one pass: accuracy against energy."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -175,6 +175,7 @@ def describe(result: OnePassResult, state: TrainingState) -> dict[str, Any]:
             "dense_train_macs": result.dense_train_macs,
             "accuracy_after_cut": state.accuracy_after_cut,
             "freeze": asdict(report) if report else None,
+            "symptoms": result.symptoms,
         },
     }
 

@@ -4,7 +4,15 @@ import pytest
 
 from greenprune_core.config import PhaseConfig
 from greenprune_core.errors import ConfigError
-from greenprune_core.schedules import chain, constant, kept_fraction, learning_rate_factor, noise_scale, polar_strength, ramp
+from greenprune_core.schedules import (
+    chain,
+    constant,
+    kept_fraction,
+    learning_rate_factor,
+    noise_scale,
+    polar_strength,
+    ramp,
+)
 
 
 @pytest.mark.parametrize(("shape", "middle"), [("linear", 0.5), ("cosine", 0.5), ("cubic", 0.875), ("constant", 1.0)])

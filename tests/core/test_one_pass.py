@@ -1,0 +1,182 @@
+"""The one pass from end to end on a small real problem: phases, budget, cut, resume, failure."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from greenprune_core.config import (
+    BudgetConfig,
+    DataConfig,
+    GateConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    PhaseConfig,
+    TrialConfig,
+)
+from greenprune_core.cost import count_cost
+from greenprune_core.errors import ConfigError, TrainingError
+from greenprune_core.one_pass import advance, finished, start, train_one_pass
+from greenprune_core.state import example_images
+
+SMALL = TrialConfig(
+    network=NetworkConfig(name="cifar_resnet8", width=4),
+    data=DataConfig(name="digits", n_train=400),
+    budget=BudgetConfig(target=0.6),
+    phases=PhaseConfig(warm_up=0.1, freeze_at=0.5, freeze_latest=0.7),
+    gates=GateConfig(learning_rate_factor=5.0),
+    optimiser=OptimiserConfig(batch_size=16, learning_rate=0.8),
+    epochs=4,
+)
+
+
+def changed(**parts):
+    return dataclasses.replace(SMALL, **parts)
+
+
+@pytest.fixture(scope="module")
+def small_result():
+    return train_one_pass(SMALL)
+
+
+def test_the_result_is_a_smaller_static_network_within_its_budget(small_result):
+    assert small_result.cost.macs <= 0.6 * small_result.dense_cost.macs
+    assert small_result.cost.params < small_result.dense_cost.params
+    modules = {type(module).__module__.split(".")[0] for module in small_result.network.modules()}
+    assert "greenprune_core" not in modules
+    assert not any("gate" in name for name, _ in small_result.network.named_parameters())
+    assert small_result.verify_difference < 1e-5
+    assert small_result.val_accuracy > 0.5
+
+
+def test_the_run_costs_less_than_dense_training(small_result):
+    assert 0.6 < small_result.train_macs / small_result.dense_train_macs < 0.95
+    assert list(small_result.spent) == ["warm_up", "select", "freeze", "shrink", "finish"]
+    n_steps = sum(cost.steps for cost in small_result.spent.values())
+    assert n_steps == 4 * 25
+
+
+def test_the_freeze_reports_what_it_found(small_result):
+    report = small_result.freeze_report
+    assert report.kept <= 0.6 < report.kept + 0.1
+    assert sum(report.open_histogram) == report.n_gates == sum(len(mask) for mask in small_result.masks.values())
+    assert 0 <= report.disagreement_mean <= report.disagreement_max <= 0.5
+    assert report.progress >= 0.5
+
+
+def test_each_epoch_leaves_a_line(small_result):
+    assert [line["epoch"] for line in small_result.history] == [1, 2, 3, 4]
+    assert small_result.history[-1]["phase"] == "finish"
+    assert small_result.history[-1]["val_accuracy"] == small_result.val_accuracy
+
+
+def test_equal_seeds_give_equal_numbers_and_leave_the_callers_random_state_alone(small_result):
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    again = train_one_pass(SMALL)
+    assert torch.equal(before, torch.get_rng_state())
+    for name, value in small_result.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert again.history == small_result.history
+
+
+def test_another_seed_gives_other_numbers(small_result):
+    other = train_one_pass(changed(seed=1))
+    assert other.history != small_result.history
+
+
+@pytest.mark.parametrize("epochs_before", [1, 2, 3])
+def test_a_resumed_run_ends_bit_identical_before_and_after_the_cut(small_result, tmp_path, epochs_before):
+    state = advance(start(SMALL), epochs_before)
+    state.save(tmp_path / "checkpoint.pt")
+    fresh = start(SMALL)
+    fresh.load(tmp_path / "checkpoint.pt")
+    assert (fresh.phase, fresh.step) == (state.phase, state.step)
+    result = finished(advance(fresh, SMALL.epochs))
+    for name, value in small_result.network.state_dict().items():
+        assert torch.equal(value, result.network.state_dict()[name]), name
+    assert result.history == small_result.history
+    assert result.train_macs == small_result.train_macs
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    start(SMALL).save(tmp_path / "checkpoint.pt")
+    with pytest.raises(ConfigError, match="same configuration"):
+        start(changed(seed=5)).load(tmp_path / "checkpoint.pt")
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ConfigError, match="checkpoint"):
+        start(SMALL).load(tmp_path / "checkpoint.pt")
+
+
+def test_a_target_of_one_trains_the_dense_network():
+    result = train_one_pass(changed(budget=BudgetConfig(target=1.0), epochs=2))
+    assert result.cost.macs == result.dense_cost.macs
+    assert result.freeze_report is None
+    assert result.train_macs == result.dense_train_macs
+
+
+@pytest.mark.parametrize("granularity", ["layer", "both"])
+def test_branches_can_be_closed(granularity):
+    config = changed(gates=GateConfig(granularity=granularity), budget=BudgetConfig(target=0.5), epochs=3)
+    result = train_one_pass(config)
+    assert result.cost.macs <= 0.5 * result.dense_cost.macs
+
+
+@pytest.mark.parametrize("unit", ["params", "joules"])
+def test_the_budget_can_be_in_other_units(unit):
+    result = train_one_pass(changed(budget=BudgetConfig(target=0.6, unit=unit), epochs=2))
+    assert result.freeze_report.kept <= 0.6
+    if unit == "params":
+        assert result.cost.params <= 0.6 * result.dense_cost.params
+
+
+@pytest.mark.parametrize("form", ["half", "variance", "none"])
+def test_every_polariser_form_meets_the_budget(form):
+    result = train_one_pass(changed(losses=LossConfig(polar_form=form), epochs=2))
+    assert result.freeze_report.kept <= 0.6
+
+
+def test_the_freeze_waits_for_gates_that_do_not_agree_and_says_so():
+    phases = dataclasses.replace(SMALL.phases, disagreement_limit=0.0)
+    report = train_one_pass(changed(phases=phases, gates=GateConfig())).freeze_report
+    assert report.n_waits >= 1
+    assert 0.5 < report.progress <= 0.7
+
+
+def test_a_target_below_the_floors_is_refused_at_the_start():
+    with pytest.raises(ConfigError, match="raise the target"):
+        start(changed(gates=GateConfig(floor=4), budget=BudgetConfig(target=0.1)))
+
+
+def test_a_loss_that_is_not_finite_names_the_term_and_the_step():
+    config = changed(optimiser=OptimiserConfig(batch_size=16, learning_rate=1e18))
+    with pytest.raises(TrainingError, match=r"the task loss is (nan|inf) at step \d+"):
+        train_one_pass(config)
+
+
+def test_the_cut_keeps_the_momenta_of_what_it_keeps():
+    config = changed(phases=PhaseConfig(warm_up=0.1, freeze_at=0.5, freeze_latest=0.5))
+    state = advance(start(config), 2)
+    assert state.is_cut
+    momenta = [state.optimiser.state[p].get("momentum_buffer") for p in state.network.parameters()]
+    assert all(momentum is not None and momentum.abs().sum() > 0 for momentum in momenta)
+
+
+def test_the_cost_on_the_result_is_that_of_its_network(small_result):
+    counted = count_cost(small_result.network, example_images(start(SMALL).data, "cpu"))
+    assert counted.macs == small_result.cost.macs
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+def test_other_optimisers_go_through_the_cut(name):
+    config = changed(optimiser=OptimiserConfig(name=name, learning_rate=1e-3, batch_size=16), epochs=2)
+    assert train_one_pass(config).cost.macs > 0
+
+
+def test_an_unknown_optimiser_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="adamw"):
+        start(changed(optimiser=OptimiserConfig(name="sgdd")))
