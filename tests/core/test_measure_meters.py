@@ -1,0 +1,178 @@
+"""Meters on recorded counters: turns, rights, company, MIG, rest. No device is needed."""
+
+import os
+import types
+
+import pytest
+
+from greenprune_core.errors import ConfigError
+from greenprune_core.measure import MeterUnavailableError, NoMeter, ReplayMeter, choose_meter
+from greenprune_core.measure.nvml import NvmlMeter, PolledPowerMeter
+from greenprune_core.measure.rapl import RaplMeter
+
+
+def write_zone(root, zone, name, energy_uj, range_uj=1_000_000):
+    folder = root / zone
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text(f"{name}\n")
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    (folder / "max_energy_range_uj").write_text(f"{range_uj}\n")
+
+
+def test_rapl_adds_packages_and_memory_and_leaves_cores_and_psys_out(tmp_path):
+    for zone, name in (
+        ("intel-rapl:0", "package-0"),
+        ("intel-rapl:0:0", "core"),
+        ("intel-rapl:0:1", "dram"),
+        ("intel-rapl:1", "psys"),
+    ):
+        write_zone(tmp_path, zone, name, 100)
+    meter = RaplMeter(tmp_path)
+    for zone in ("intel-rapl:0", "intel-rapl:0:0", "intel-rapl:0:1", "intel-rapl:1"):
+        (tmp_path / zone / "energy_uj").write_text("500100")
+    assert meter.read_j() == pytest.approx(1.0)
+    assert "package-0, dram" in meter.description
+
+
+def test_rapl_undoes_turns_of_the_counter(tmp_path):
+    write_zone(tmp_path, "intel-rapl:0", "package-0", 900_000)
+    meter = RaplMeter(tmp_path)
+    readings = []
+    for value in (950_000, 10_000, 400_000, 5_000):
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text(str(value))
+        readings.append(meter.read_j())
+    assert readings == pytest.approx([0.05, 0.11, 0.5, 1.105])
+
+
+def test_rapl_without_permission_names_the_file_and_the_setting(tmp_path, monkeypatch):
+    write_zone(tmp_path, "intel-rapl:0", "package-0", 100)
+    guarded = tmp_path / "intel-rapl:0" / "energy_uj"
+    if os.geteuid() == 0:  # root reads everything
+        plain = type(guarded).read_text
+
+        def refuse(path, *args, **kwargs):
+            if path == guarded:
+                raise PermissionError(13, "Permission denied")
+            return plain(path, *args, **kwargs)
+
+        monkeypatch.setattr(type(guarded), "read_text", refuse)
+    else:
+        guarded.chmod(0)
+    with pytest.raises(MeterUnavailableError) as error:
+        RaplMeter(tmp_path)
+    assert str(guarded) in str(error.value)
+    assert "chmod a+r" in str(error.value)
+
+
+def test_rapl_on_a_machine_without_it_or_with_a_torn_file_is_refused(tmp_path):
+    with pytest.raises(MeterUnavailableError, match="package zone"):
+        RaplMeter(tmp_path)
+    write_zone(tmp_path, "intel-rapl:0", "package-0", "many")
+    with pytest.raises(MeterUnavailableError, match="needs a number"):
+        RaplMeter(tmp_path)
+
+
+class FakeNvmlError(Exception):
+    pass
+
+
+def fake_nvml(energy_mj=None, power_mw=100_000, mig=0, pids=(), driver=True, counts=True):
+    """A pynvml with one GPU whose counter moves by 10 mJ at every look, or as `energy_mj` says."""
+    readings = iter(energy_mj) if energy_mj is not None else iter(range(0, 10**9, 10))
+
+    def guarded(value):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    api = types.SimpleNamespace(NVMLError=FakeNvmlError)
+    api.nvmlInit = lambda: guarded(None if driver else FakeNvmlError("Driver Not Loaded"))
+    api.nvmlShutdown = lambda: None
+    api.nvmlDeviceGetHandleByIndex = lambda index: guarded(index if index == 0 else FakeNvmlError("Invalid Argument"))
+    api.nvmlDeviceGetName = lambda handle: "Test GPU"
+    api.nvmlDeviceGetMigMode = lambda handle: guarded(FakeNvmlError("Not Supported") if mig is None else (mig, mig))
+    api.nvmlDeviceGetComputeRunningProcesses = lambda handle: [types.SimpleNamespace(pid=pid) for pid in pids]
+    api.nvmlDeviceGetPowerUsage = lambda handle: power_mw
+    api.nvmlDeviceGetTotalEnergyConsumption = lambda handle: guarded(
+        next(readings) if counts else FakeNvmlError("Not Supported")
+    )
+    return api
+
+
+def test_nvml_reads_millijoules_as_joules():
+    meter = NvmlMeter(api=fake_nvml(energy_mj=[0, 1000, 2000, 4500]))
+    assert meter.read_j() == 4.5
+    assert meter.source == "nvml"
+
+
+@pytest.mark.parametrize(
+    ("api", "words"),
+    [
+        (fake_nvml(driver=False), "needs NVIDIA's driver, but got: Driver Not Loaded"),
+        (fake_nvml(mig=1), "split by MIG"),
+        (fake_nvml(pids=(4711, 4712)), "4711, 4712"),
+        (fake_nvml(counts=False), "counts joules"),
+        (fake_nvml(energy_mj=iter(lambda: 5, 6)), "stood at 5 mJ"),
+    ],
+)
+def test_nvml_refuses_what_it_cannot_count_with_the_reason(api, words):
+    with pytest.raises(MeterUnavailableError) as error:
+        NvmlMeter(api=api)
+    assert words in str(error.value)
+
+
+def test_nvml_refuses_an_unknown_gpu_and_accepts_one_without_mig():
+    with pytest.raises(MeterUnavailableError, match="GPU number"):
+        NvmlMeter(7, api=fake_nvml())
+    assert NvmlMeter(api=fake_nvml(mig=None)).read_j() is not None
+
+
+def test_company_that_comes_later_is_refused_by_the_check():
+    pids = []
+    api = fake_nvml()
+    api.nvmlDeviceGetComputeRunningProcesses = lambda handle: [types.SimpleNamespace(pid=pid) for pid in pids]
+    meter = NvmlMeter(api=api)
+    meter.check()
+    pids.append(99)
+    with pytest.raises(MeterUnavailableError, match="99"):
+        meter.check()
+
+
+def test_polled_power_adds_up_and_carries_its_own_label():
+    import time
+
+    meter = PolledPowerMeter(api=fake_nvml(power_mw=50_000), period_s=0.005)
+    first, started = meter.read_j(), time.perf_counter()
+    time.sleep(0.1)
+    spent, seconds = meter.read_j() - first, time.perf_counter() - started
+    meter.close()
+    assert spent == pytest.approx(50 * seconds, rel=0.05)
+    assert meter.source == "nvml-polled"
+
+
+def test_no_meter_says_none_and_never_zero():
+    meter = NoMeter(["rapl: no zone"])
+    assert meter.read_j() is None
+    assert meter.source is None
+    assert "rapl: no zone" in meter.description
+
+
+def test_a_replay_gives_back_its_readings_and_ends_loudly():
+    meter = ReplayMeter([1.0, 2.5])
+    assert [meter.read_j(), meter.read_j()] == [1.0, 2.5]
+    with pytest.raises(MeterUnavailableError, match="end of its recording"):
+        meter.read_j()
+
+
+def test_auto_falls_back_to_none_with_the_reasons(monkeypatch):
+    def refuse(*args):
+        raise MeterUnavailableError("not here")
+
+    for name in ("RaplMeter", "NvmlMeter", "PolledPowerMeter"):
+        monkeypatch.setattr(f"greenprune_core.measure.choose.{name}", refuse)
+    assert choose_meter("auto", "cpu").description == "no energy counter (rapl: not here)"
+    assert "nvml-polled: not here" in choose_meter("auto", "cuda:0").description
+    with pytest.raises(MeterUnavailableError):
+        choose_meter("rapl")
+    with pytest.raises(ConfigError, match="auto, nvml"):
+        choose_meter("thermometer")
