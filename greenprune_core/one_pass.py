@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.cost import Cost
@@ -181,7 +181,7 @@ def shrink(state: TrainingState, until_step: int) -> TrainingState:
     static = extract(gated)
     images, _ = next(iter(state.data.plain_batches("validation", _VERIFIED_IMAGES, limit=_VERIFIED_IMAGES)))
     state.verify_difference = verify(gated, static, images)
-    names = {parameter: name for name, parameter in gated.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in gated.named_parameters()}
     state.become_cut(static)
     assert state.cost is not None
     carry_over(
