@@ -120,3 +120,22 @@ def suggest(trial: Any) -> TrialConfig:
 SPACE = SearchSpace(
     name="tabulated", suggest=suggest, first_points=({"target": 0.5, "learning_rate": 0.1},), description="no training"
 )
+
+
+if __name__ == "__main__":
+    # `hpsearch search` with trials that only sleep: python benchmarks/tabulated.py --trials 12 --name x ...
+    import sys
+
+    import click
+
+    from hpsearch.cli import main
+    from hpsearch.commands import search
+
+    @click.command("search")
+    @search.options
+    def command(**given: Any) -> int:
+        given["space"] = given["space"] or "tabulated:SPACE"
+        return search.execute(given, runner="tabulated:SleepingTrial")
+
+    search.command = command
+    sys.exit(main(["search", *sys.argv[1:]]))

@@ -17,7 +17,7 @@ class PlainScheduler(TrialScheduler):
     _supports_buffered_results = False
 
     def __init__(self, request: StopRequest) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._request = request
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:

@@ -28,6 +28,8 @@ class LedgerSearcher(Searcher):
         self._ledger = ledger
         self._request = request
         self._to_task = to_task
+        self.is_exhausted = False
+        """Whether every configuration of the space has been tried."""
         self.running: dict[str, str] = {}
         """Tune's id of each running trial -> our id."""
         self.stopped: dict[str, str] = {}
@@ -35,7 +37,7 @@ class LedgerSearcher(Searcher):
         self.condemned: dict[str, str] = {}
         """Our id of trials whose worker was ended on purpose -> the reason."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's task, or FINISHED when nothing is to be started any more."""
         if self._request.is_set:
             return str(self.FINISHED)
@@ -45,7 +47,7 @@ class LedgerSearcher(Searcher):
             self._request.ask("no further suggestion", error)
             return str(self.FINISHED)
         if suggestion is None:
-            self._request.ask("every configuration of the space has been tried")
+            self.is_exhausted = True
             return str(self.FINISHED)
         self.running[trial_id] = suggestion.trial_id
         return self._to_task(suggestion)

@@ -18,6 +18,9 @@ from greenprune_core.errors import ConfigError
 
 PREFIX = "HPSEARCH_"
 
+RUNNER = "hpsearch.trial:TrialRun"
+"""What a worker runs, as module:attribute; benchmarks put a tabulated trial in its place."""
+
 Sampler = Literal["tpe", "nsga2", "nsga3", "gp", "random"]
 Second = Literal["energy", "macs", "params"]
 Third = Literal["training-energy"]

@@ -24,13 +24,13 @@ def dry(settings: SearchSettings, console: Console) -> int:
     return 0
 
 
-def run(settings: SearchSettings, console: Console) -> int:
+def run(settings: SearchSettings, console: Console, runner: str) -> int:
     """Search, then show the front and where the report is; return the exit code."""
     from hpsearch.tuner import search
 
     space = resolve_space(settings)
     with Progress(settings.trials, console) as progress:
-        outcome = search(settings, space, say=console.print, progress=progress)
+        outcome = search(settings, space, say=console.print, progress=progress, runner=runner)
     ledger = outcome.ledger
     ending = f" ({outcome.reason})" if outcome.reason else ""
     console.print(f"{ledger.n_finished} trials in {format_duration(outcome.seconds)}{ending}", highlight=False)

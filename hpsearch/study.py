@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from greenprune_core.config import TrialConfig
@@ -97,7 +98,9 @@ class SearchStudy:
         self._objectives = tuple(objectives)
         self._seed = seed
         storage = optuna.storages.JournalStorage(journal)
-        directions = ["maximize" if objective.is_maximised else "minimize" for objective in objectives]
+        directions = [
+            StudyDirection.MAXIMIZE if objective.is_maximised else StudyDirection.MINIMIZE for objective in objectives
+        ]
         names = [study.study_name for study in storage.get_all_studies()]
         if names and names != [name]:
             raise ConfigError(
@@ -110,7 +113,7 @@ class SearchStudy:
             sampler=make_sampler(sampler, seed),
             load_if_exists=True,
         )
-        if [direction.name.lower() for direction in self._study.directions] != directions:
+        if self._study.directions != directions:
             raise ConfigError(
                 f"a run keeps its objectives, but got {len(directions)} for a study of {len(self._study.directions)}; "
                 "use the same or another --name"

@@ -18,7 +18,7 @@ from hpsearch.cluster import connect, count_slots
 from hpsearch.journal import DriverJournal, DriverLock
 from hpsearch.ledger import Constraints, Ledger
 from hpsearch.progress import Progress
-from hpsearch.settings import SearchSettings
+from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.stopping import Budgets, Interrupts, StopRequest
 from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy, Suggestion
@@ -27,9 +27,6 @@ from search_spaces import SearchSpace
 logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
-RUNNER = "hpsearch.trial:TrialRun"
-"""What a worker runs, as module:attribute; benchmarks put a tabulated trial here."""
-
 WORKER_LOSSES = 3
 """How often a trial's worker may die (node gone, memory) before the trial counts as failed."""
 GRACE_S = 60.0
@@ -185,6 +182,8 @@ def _run(
         trial_dirname_creator=lambda trial: trial.trial_id,
         verbose=0,
     )
+    if searcher.is_exhausted:
+        request.ask("every configuration of the space has been tried")
 
 
 def task(suggestion: Suggestion, settings: SearchSettings, storage: RunStorage, runner: str) -> dict[str, Any]:

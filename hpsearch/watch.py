@@ -10,7 +10,7 @@ from hpsearch.searcher import LedgerSearcher
 from hpsearch.stopping import Budgets, StopRequest
 
 
-class Watch(Callback):  # type: ignore[misc]
+class Watch(Callback):
     """Tune's callback, called at every event of the driver."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Watch(Callback):  # type: ignore[misc]
             self._progress.update(len(self._searcher.running))
 
 
-class WhenAsked(Stopper):  # type: ignore[misc]
+class WhenAsked(Stopper):
     """Ends all trials some time after the search was asked to stop; until then each stops at its next report."""
 
     def __init__(self, request: StopRequest, grace_s: float) -> None:

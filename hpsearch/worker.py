@@ -29,6 +29,7 @@ HEARTBEAT_S = 5.0
 CHECKPOINT_S = 120.0
 """A checkpoint at least this often where epochs are shorter."""
 SUBNETWORKS = "subnetworks"
+OURS = {"greenprune_core", "search_spaces", "hpsearch"}
 
 
 class TrialWorker(tune.Trainable):
@@ -137,8 +138,7 @@ class TrialHost:
     def _failed(self, error: Exception) -> dict[str, Any]:
         self._is_over = True
         logger.info("trial %s failed", self._id, exc_info=error)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        reason = f"{type(error).__name__}: {error} ({_place(error)})"
         return {"state": "failed", "error": reason, "row": _dump(self._so_far()), "done": True}
 
     def _so_far(self) -> dict[str, Any]:
@@ -166,6 +166,14 @@ def set_threads(cpus: float) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(max(1, int(cpus)))
+
+
+def _place(error: Exception) -> str:
+    """Return file and line where it happened: the innermost of our own code, else the innermost."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if OURS & set(Path(frame.filename).parts)]
+    frame = (ours or frames)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def _plain(report: Any) -> dict[str, Any]:

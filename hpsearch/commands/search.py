@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from hpsearch.settings import SearchSettings, resolve
+from hpsearch.settings import RUNNER, SearchSettings, resolve
 
 FLAGS = {"pins": "--set", "resume": "--resume"}
 
@@ -50,12 +50,17 @@ def command(dry_run: bool, **given: Any) -> int:
     Options come from the command line, else from HPSEARCH_* variables, else from defaults; what was chosen, and
     whence, is printed first.
     """
+    return execute(given, dry_run=dry_run)
+
+
+def execute(given: dict[str, Any], *, dry_run: bool = False, runner: str = RUNNER) -> int:
+    """Resolve settings, print them, and search; `runner` is what a worker runs, as module:attribute."""
     settings, origins = resolve(given, os.environ)
     console = Console()
     show_settings(console, settings, origins)
     from hpsearch.start import dry, run
 
-    return dry(settings, console) if dry_run else run(settings, console)
+    return dry(settings, console) if dry_run else run(settings, console, runner)
 
 
 def show_settings(console: Console, settings: SearchSettings, origins: dict[str, str]) -> None:

@@ -1,0 +1,162 @@
+"""The study: nothing is asked twice, every end is told, a killed driver leaves what a new one can take up."""
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from greenprune_core.config import BudgetConfig, TrialConfig
+from greenprune_core.errors import ConfigError
+from hpsearch.journal import DriverJournal
+from hpsearch.objectives import choose
+from hpsearch.storage import RunStorage
+from hpsearch.study import SAMPLERS, SearchStudy
+from search_spaces import SearchSpace
+
+POINTS = ({"target": 0.5}, {"target": 0.25})
+
+
+def _suggest(trial):
+    return TrialConfig(budget=BudgetConfig(target=trial.suggest_float("target", 0.1, 1.0)))
+
+
+def _suggest_three(trial):
+    return TrialConfig(budget=BudgetConfig(target=trial.suggest_categorical("target", [0.2, 0.4, 0.6])))
+
+
+SPACE = SearchSpace(name="line", suggest=_suggest, first_points=POINTS)
+THREE = SearchSpace(name="three", suggest=_suggest_three)
+
+
+def _open(folder: Path, space: SearchSpace = SPACE, **options) -> SearchStudy:
+    return SearchStudy(
+        DriverJournal(RunStorage.open(folder)), name="run", space=space, objectives=choose(), **options
+    )
+
+
+def _read(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
+    return optuna.load_study(study_name="run", storage=storage).trials
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def test_the_first_points_of_the_space_are_tried_first(folder):
+    study = _open(folder)
+    assert [study.ask().config.budget.target for _ in POINTS] == [0.5, 0.25]
+
+
+def test_optuna_finds_values_constraints_and_attributes_through_its_own_api(folder):
+    study = _open(folder)
+    suggestion = study.ask()
+    study.tell_complete(suggestion.trial_id, [0.9, 2e-6], attributes={"macs": 7}, constraints={"max_energy": -0.5})
+    (trial,) = [trial for trial in _read(folder) if trial.state == TrialState.COMPLETE]
+    assert trial.values == [0.9, 2e-6]
+    assert trial.constraints == {"max_energy": -0.5}
+    assert trial.user_attrs["macs"] == 7
+    assert trial.params == {"target": 0.5}
+
+
+def test_complete_stopped_and_failed_are_told_as_complete_pruned_and_fail(folder):
+    study = _open(folder)
+    a, b, c = (study.ask().trial_id for _ in range(3))
+    study.tell_complete(a, [0.9, 1.0], attributes={}, constraints={})
+    study.tell_stopped(b, attributes={})
+    study.tell_failed(c, "because")
+    states = [trial.state for trial in _read(folder)]
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+
+
+def test_one_configuration_is_not_drawn_twice_and_an_exhausted_space_ends(folder):
+    study = _open(folder, THREE)
+    drawn = [study.ask() for _ in range(3)]
+    assert len({suggestion.trial_id for suggestion in drawn}) == 3
+    assert study.ask() is None
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_draws_after_results_and_sees_constraints(folder, sampler):
+    study = _open(folder, sampler=sampler, seed=3)
+    for _ in range(14):
+        suggestion = study.ask()
+        target = suggestion.config.budget.target
+        study.tell_complete(
+            suggestion.trial_id, [1 - (1 - target) ** 2, target], attributes={}, constraints={"max": target - 0.6}
+        )
+    finished = [trial for trial in _read(folder) if trial.state == TrialState.COMPLETE]
+    assert len(finished) == 14
+    assert all(math.isclose(trial.constraints["max"], trial.params["target"] - 0.6) for trial in finished)
+
+
+def test_equal_seeds_draw_equal_points(tmp_path):
+    drawn = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        study = _open(tmp_path / name, seed=5)
+        drawn.append([study.ask().trial_id for _ in range(6)])
+    assert drawn[0] == drawn[1]
+
+
+def test_what_a_killed_driver_left_running_is_told_and_drawn_again(folder):
+    first = _open(folder)
+    lost = [first.ask().trial_id for _ in range(2)]
+    del first  # no goodbye: the journal is as a kill -9 leaves it
+    second = _open(folder)
+    assert sorted(second.adopt_running()) == sorted(lost)
+    for trial_id in lost:
+        second.tell_interrupted(trial_id)
+    assert second.requeue_interrupted() == 2
+    assert sorted(second.ask().trial_id for _ in range(2)) == sorted(lost)
+    assert second.requeue_interrupted() == 0
+
+
+def test_a_torn_last_line_of_the_journal_is_dropped(folder):
+    study = _open(folder)
+    trial_id = study.ask().trial_id
+    del study
+    whole = (folder / "study.journal").read_bytes()
+    (folder / "study.journal").write_bytes(whole + b'{"op_code": 4, "trial')
+    again = _open(folder)
+    assert again.adopt_running() == [trial_id]
+    again.ask()
+    assert (folder / "study.journal").read_bytes().startswith(whole)
+    assert len(_read(folder)) == 2
+
+
+def test_a_journal_of_another_study_is_refused(folder):
+    _open(folder)
+    with pytest.raises(ConfigError, match="study 'other'"):
+        SearchStudy(DriverJournal(RunStorage.open(folder)), name="other", space=SPACE, objectives=choose())
+
+
+def test_a_resumed_study_takes_another_range_but_no_other_kind_of_parameter(folder):
+    study = _open(folder)
+    study.tell_complete(study.ask().trial_id, [0.9, 1.0], attributes={}, constraints={})
+
+    def wider(trial):
+        return TrialConfig(budget=BudgetConfig(target=trial.suggest_float("target", 0.01, 1.0)))
+
+    assert _open(folder, SearchSpace(name="line", suggest=wider)).ask() is not None
+    with pytest.raises(ConfigError, match="names keep their kind"):
+        again = _open(folder, THREE)
+        for _ in range(3):
+            again.ask()
+
+
+def test_rows_from_elsewhere_need_the_names_of_the_space(folder):
+    study = _open(folder)
+    study.add_row({"target": 0.3}, [0.8, 1.0], config_hash=None, attributes={})
+    with pytest.raises(ConfigError, match="names"):
+        study.add_row({"width": 3}, [0.8, 1.0], config_hash=None, attributes={})
+    assert [trial.params for trial in _read(folder) if trial.state == TrialState.COMPLETE] == [{"target": 0.3}]
+
+
+def test_unknown_samplers_are_named_with_the_known_ones(folder):
+    with pytest.raises(ConfigError, match="tpe, nsga2"):
+        _open(folder, sampler="magic")
