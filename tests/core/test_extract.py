@@ -1,0 +1,281 @@
+"""The cut network computes what the frozen gated one does, exactly, and is a plain network."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from gated_cases import MASK_KINDS, TORCHVISION, enliven, from_torchvision, images_for, make_masks, small
+from torch import Tensor, nn
+from torch.nn import functional
+
+from greenprune_core.errors import ConfigError, VerificationError
+from greenprune_core.extract import extract, extract_with_map, round_masks, slice_like, verify
+from greenprune_core.gates import GatedNetwork, attach_gates
+
+SMALL = ("cifar_resnet8", "mixed", "plain")
+QUICK = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0")
+WITHOUT_BRANCHES = ("mixed", "plain", "vgg16_bn", "densenet121", "googlenet", "shufflenet_v2_x1_0")
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+def gated_case(name: str, granularity: str, dtype: torch.dtype, **gate: object) -> tuple[GatedNetwork, Tensor]:
+    torch.manual_seed(0)
+    images = images_for(name, dtype)
+    network = (from_torchvision(name) if name in TORCHVISION else small(name)).to(dtype)
+    enliven(network, images)
+    return attach_gates(network.eval(), images[:1], granularity, **gate), images  # type: ignore[arg-type]
+
+
+def check_exact(name: str, granularity: str, dtype: torch.dtype) -> None:
+    gated, images = gated_case(name, granularity, dtype)
+    dense_spread = gated(images).std(0).max()
+    assert dense_spread > 1e-4 * gated(images).abs().max(), "outputs that do not depend on the image prove nothing"
+    dense_size = sum(p.numel() for p in gated.network.parameters())
+    for kind in MASK_KINDS:
+        if kind == "one group closed" and granularity == "layer":
+            continue
+        try:
+            static = extract(gated, make_masks(gated, kind))
+        except ConfigError as error:
+            assert kind == "one group closed" and "needs a path" in str(error)
+            continue
+        verify(gated, static, images, TOLERANCES[dtype])
+        size = sum(p.numel() for p in static.parameters())
+        if kind in ("one left per group", "random halves") and granularity != "layer":
+            assert size < dense_size
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("granularity", ["channel", "layer", "both"])
+def test_cutting_small_networks_is_exact(name: str, granularity: str, dtype: torch.dtype) -> None:
+    if granularity == "layer" and name in WITHOUT_BRANCHES:
+        pytest.skip("has no residual branch")
+    check_exact(name, granularity, dtype)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_cutting_three_torchvision_networks_is_exact(name: str) -> None:
+    check_exact(name, "both", torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("granularity", ["channel", "layer", "both"])
+def test_cutting_torchvision_networks_is_exact(name: str, granularity: str, dtype: torch.dtype) -> None:
+    if granularity == "layer" and name in WITHOUT_BRANCHES:
+        pytest.skip("has no residual branch")
+    check_exact(name, granularity, dtype)
+
+
+def still(network: nn.Module) -> nn.Module:
+    """Training mode without random layers, whose draws depend on the shapes."""
+    network.train()
+    for module in network.modules():
+        if "Dropout" in type(module).__name__ or type(module).__name__ == "StochasticDepth":
+            module.eval()
+    return network
+
+
+def check_gradient_step(name: str, granularity: str, kind: str) -> None:
+    gated, images = gated_case(name, granularity, torch.float64)
+    static = extract(gated, make_masks(gated, kind))
+    labels = torch.arange(len(images)) % 5
+    for network in (still(gated), still(static)):
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        functional.cross_entropy(network(images), labels).backward()
+        optimiser.step()
+    expected = slice_like(gated, static, dict(gated.named_parameters()))
+    assert set(expected) == {name for name, _ in static.named_parameters()}
+    for parameter_name, parameter in static.named_parameters():
+        scale = expected[parameter_name].abs().max() + 1e-12
+        difference = (parameter - expected[parameter_name]).abs().max()
+        assert difference <= 1e-8 * scale, parameter_name
+    for buffer_name, buffer in static.named_buffers():
+        if buffer_name.endswith("running_mean"):
+            pairs = extract_with_map(gated).slices[buffer_name]
+            original = gated.get_buffer(f"network.{buffer_name}")
+            for axis, kept in pairs:
+                original = original.index_select(axis, kept)
+            torch.testing.assert_close(buffer, original)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in SMALL for kind in MASK_KINDS if (name, kind) != ("plain", "one group closed")],
+)
+def test_a_gradient_step_of_the_cut_network_is_that_of_the_frozen_one(name: str, kind: str) -> None:
+    check_gradient_step(name, "channel" if name in WITHOUT_BRANCHES else "both", kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_a_gradient_step_of_cut_torchvision_networks_is_that_of_the_frozen_one(name: str) -> None:
+    check_gradient_step(name, "channel" if name in WITHOUT_BRANCHES else "both", "random halves")
+
+
+def test_a_fully_closed_group_leaves_only_the_bias_of_its_reader() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 3, 1))
+    head = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.long, self.short = head, nn.Sequential(nn.Conv2d(1, 3, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.long(x) + self.short(x)
+
+    images = torch.randn(2, 1, 8, 8)
+    gated = attach_gates(Beside(), images)
+    masks = {"long.0.0": torch.zeros(4, dtype=torch.bool), "long.0.2": torch.tensor([True, False])}
+    static = extract(gated, masks)
+    verify(gated, static, images)
+    layers = {name for name, _ in static.named_modules() if name}
+    assert "long.0.0" not in layers, "the layer that made the closed channels is gone"
+    torch.testing.assert_close(static.get_parameter("long.0.2.bias"), network[2].bias[:1])
+
+
+def test_closing_everything_is_refused() -> None:
+    gated, _ = gated_case("plain", "channel", torch.float32)
+    masks = {name: torch.zeros(n, dtype=torch.bool) for name, n in gated.groups.items()}
+    with pytest.raises(ConfigError, match="needs a path from its input to its output"):
+        extract(gated, masks)
+
+
+def test_a_closed_branch_is_gone_with_all_its_layers() -> None:
+    gated, images = gated_case("cifar_resnet8", "layer", torch.float32)
+    closed = next(name for name, kind in gated.structure.kinds.items() if kind == "branch")
+    static = extract(gated, {closed: torch.zeros(1, dtype=torch.bool)})
+    block = closed.removeprefix("branch:")
+    assert not [name for name, _ in static.named_parameters() if name.startswith(f"{block}.")]
+    verify(gated, static, images)
+
+
+def test_rounding_keeps_multiples_and_never_closes() -> None:
+    gated, images = gated_case("resnet18", "channel", torch.float32)
+    masks = make_masks(gated, "random halves")
+    rounded = round_masks(gated, masks, 8)
+    for name, mask in rounded.items():
+        assert int(mask.sum()) % 8 == 0 or mask.all()
+        assert bool((mask >= masks[name]).all())
+        assert int(mask.sum()) - int(masks[name].sum()) < 8
+    static = extract(gated, masks, round_to=8)
+    verify(gated, static, images)
+    convolutions = [m for m in static.modules() if isinstance(m, nn.Conv2d)]
+    assert convolutions
+    assert all(m.out_channels % 8 == 0 for m in convolutions)
+
+
+def test_rounding_counts_channels_not_gates_in_a_grouped_convolution() -> None:
+    gated, images = gated_case("resnext50_32x4d", "channel", torch.float32)
+    static = extract(gated, make_masks(gated, "random halves"), round_to=8)
+    verify(gated, static, images)
+    grouped = [m for m in static.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    assert grouped
+    assert all(m.out_channels % 8 == 0 and m.out_channels // m.groups in (4, 8, 16, 32) for m in grouped)
+
+
+def test_rounding_opens_the_gates_first_that_were_open_most_often() -> None:
+    gated, images = gated_case("plain", "channel", torch.float32)
+    gated.release_gates()
+    gated.start_statistics()
+    gated.eval()(images)
+    place = gated.group_slices["0"]
+    gated._n_open[place] = torch.tensor([3.0, 0, 1, 0, 2, 0]).double()
+    mask = torch.tensor([True, False, False, False, False, False])
+    assert round_masks(gated, {"0": mask}, 3)["0"].tolist() == [True, False, True, False, True, False]
+
+
+def test_momenta_go_over_the_cut_with_their_weights() -> None:
+    gated, images = gated_case("cifar_resnet8", "both", torch.float32)
+    static = extract(gated, make_masks(gated, "random halves"))
+    momenta = {name: parameter.detach() * 3 for name, parameter in gated.named_parameters()}
+    kept = slice_like(gated, static, momenta)
+    for name, parameter in static.named_parameters():
+        torch.testing.assert_close(kept[name], parameter.detach() * 3)
+    assert slice_like(gated, static, {"network.conv.weight": torch.tensor(7.0)})["conv.weight"] == 7.0
+    with pytest.raises((ConfigError, IndexError)):
+        slice_like(gated, static, {"network.conv.weight": torch.zeros(1, 1, 1, 1)})
+
+
+def test_the_cut_network_shares_no_memory_with_the_gated_one() -> None:
+    gated, images = gated_case("mixed", "channel", torch.float32)
+    before = copy.deepcopy(gated.state_dict())
+    static = extract(gated, make_masks(gated, "all open"))
+    with torch.no_grad():
+        for tensor in (*static.parameters(), *static.buffers()):
+            tensor.zero_()
+    for name, tensor in gated.state_dict().items():
+        torch.testing.assert_close(tensor, before[name])
+
+
+WITHOUT_US = """
+import pickle, sys
+sys.modules["greenprune_core"] = None
+import torch
+with open(sys.argv[1], "rb") as file:
+    network, images, expected = pickle.load(file)
+torch.testing.assert_close(network.eval()(images), expected)
+program = torch.export.export(network, (images,))
+torch.testing.assert_close(program.module()(images), expected)
+network.train()
+optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+network(images).sum().backward()
+optimiser.step()
+assert all(p.grad is not None for p in network.parameters())
+assert not any(name.startswith("greenprune_core.") for name in sys.modules)
+print("fine")
+"""
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mixed", "random halves"), ("cifar_resnet8", "one group closed")])
+def test_it_loads_exports_and_trains_where_this_package_cannot_be_imported(
+    name: str, kind: str, tmp_path: object
+) -> None:
+    gated, images = gated_case(name, "channel", torch.float32)
+    static = extract(gated, make_masks(gated, kind)).eval()
+    path = f"{tmp_path}/network.pickle"
+    with open(path, "wb") as file:  # noqa: PTH123
+        pickle.dump((static, images, static(images).detach()), file)
+    run = subprocess.run([sys.executable, "-c", WITHOUT_US, path], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "fine", run.stderr
+
+
+def test_every_layer_of_the_cut_network_is_one_of_torch() -> None:
+    gated, _ = gated_case("mobilenet_v3_small", "both", torch.float32)
+    static = extract(gated, make_masks(gated, "random halves"))
+    homes = {type(module).__module__ for name, module in static.named_modules() if name}
+    assert homes
+    assert all(home.startswith("torch.") for home in homes)
+
+
+def test_it_takes_other_batch_sizes_and_image_sizes() -> None:
+    gated, _ = gated_case("resnet18", "both", torch.float32)
+    static = extract(gated, make_masks(gated, "random halves"))
+    verify(gated, static, torch.randn(5, 3, 96, 80))
+
+
+def test_an_unfrozen_network_is_not_cut() -> None:
+    gated, images = gated_case("plain", "channel", torch.float32)
+    with pytest.raises(ConfigError, match="call freeze"):
+        extract(gated)
+    with pytest.raises(ConfigError, match="call freeze"):
+        verify(gated, gated.network, images)
+
+
+def test_a_wrong_cut_is_noticed() -> None:
+    gated, images = gated_case("cifar_resnet8", "channel", torch.float32)
+    static = extract(gated, make_masks(gated, "random halves"))
+    with torch.no_grad():
+        next(static.parameters()).mul_(1.01)
+    with pytest.raises(VerificationError, match="differs by at most"):
+        verify(gated, static, images)
+    with torch.no_grad():
+        next(static.parameters()).fill_(float("nan"))
+    with pytest.raises(VerificationError):
+        verify(gated, static, images)

@@ -1,0 +1,139 @@
+"""Networks, masks and a few training steps for the tests of gates and cutting."""
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from greenprune_core.gates import GatedNetwork
+from greenprune_core.networks.cifar_resnet import cifar_resnet
+
+MASK_KINDS = ("all open", "one left per group", "random halves", "one group closed", "branches closed")
+
+TORCHVISION = (
+    "resnet18",
+    "resnet50",
+    "wide_resnet50_2",
+    "resnext50_32x4d",
+    "vgg16_bn",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "densenet121",
+    "regnet_y_400mf",
+    "shufflenet_v2_x1_0",
+    "googlenet",
+    "convnext_tiny",
+    "vit_b_16",
+)
+
+
+class Mixed(nn.Module):
+    """Grouped and depth-wise convolution, squeeze-excitation, shuffle, split, concatenation, scale, biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 16, 3, padding=1, groups=4)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.squeeze = nn.Conv2d(16, 4, 1)
+        self.excite = nn.Conv2d(4, 16, 1)
+        self.scale = nn.Parameter(torch.rand(16, 1, 1) + 0.5)
+        self.left = nn.Conv2d(8, 6, 1)
+        self.right = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.act = nn.PReLU(14)
+        self.up = nn.ConvTranspose2d(14, 10, 2, stride=2)
+        self.hidden = nn.Linear(10 * 4, 12)
+        self.classify = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.stem(x)))
+        x = functional.relu(self.depthwise(self.grouped(x)))
+        weight = torch.sigmoid(self.excite(functional.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        x = x * weight * self.scale
+        n, c, h, w = x.size()
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        one, two = x.chunk(2, dim=1)
+        x = self.act(torch.cat([self.left(one), self.right(two)], dim=1))
+        x = functional.adaptive_avg_pool2d(functional.gelu(self.up(x)), 2)
+        return self.classify(functional.relu(self.hidden(torch.flatten(x, 1))))
+
+
+class Plain(nn.Sequential):
+    """Two convolutions without normalisation, in-place activations, flattening with a spatial extent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(6, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32, 10),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
+            nn.Linear(10, 5),
+        )
+
+
+def small(name: str) -> nn.Module:
+    """Build one of this file's networks."""
+    if name == "cifar_resnet8":
+        return cifar_resnet(8, n_classes=5, in_channels=3, width=4)
+    return {"mixed": Mixed, "plain": Plain}[name]()
+
+
+def from_torchvision(name: str) -> nn.Module:
+    """Build a torchvision classifier with random weights."""
+    more = {"init_weights": False} if name == "googlenet" else {}
+    return getattr(torchvision.models, name)(weights=None, num_classes=10, **more)
+
+
+def images_for(name: str, dtype: torch.dtype = torch.float32, n: int = 3) -> Tensor:
+    """Make random images of a size that the network takes: as small as it goes."""
+    side = 224 if name.startswith("vit") else 64 if name in TORCHVISION else 16
+    return torch.randn(n, 3, side, side, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def enliven(network: nn.Module, images: Tensor, n_steps: int = 2) -> nn.Module:
+    """Train a few steps, with norms away from their defaults, so that no channel is trivially zero or one."""
+    generator = torch.Generator().manual_seed(2)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d | nn.LayerNorm):
+            with torch.no_grad():
+                module.weight.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
+                module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.3)
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.7  # at the usual 0.1 two steps leave statistics under which signals die out
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    network.train()
+    for _ in range(n_steps):
+        output = network(images)
+        output = output if isinstance(output, Tensor) else output[0]
+        optimiser.zero_grad()
+        functional.cross_entropy(output, torch.arange(len(images)) % output.shape[1]).backward()
+        optimiser.step()
+    return network
+
+
+def make_masks(gated: GatedNetwork, kind: str, seed: int = 0) -> dict[str, Tensor]:
+    """Make the masks of one of `MASK_KINDS`."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds, masks = gated.structure.kinds, {}
+    for name, n in gated.groups.items():
+        mask = torch.ones(n, dtype=torch.bool)
+        if kinds[name] == "branch":
+            mask[:] = kind != "branches closed" or torch.rand((), generator=generator) < 0.4
+        elif kind == "one left per group":
+            mask[:] = torch.arange(n) == torch.randint(n, (), generator=generator)
+        elif kind in ("random halves", "one group closed"):
+            mask = torch.rand(n, generator=generator) < 0.5
+            mask[torch.randint(n, (), generator=generator)] = True
+        masks[name] = mask
+    if kind == "one group closed":
+        inner = [name for name in gated.groups if kinds[name] == "inner"]
+        masks[inner[len(inner) // 2]][:] = False
+    return masks
