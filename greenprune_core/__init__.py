@@ -4,6 +4,8 @@ The public names load at first use, so that a configuration can be read without 
 """
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +49,17 @@ _HOME = {
     "one_pass": ("OnePassResult", "train_one_pass"),
     "subnetwork": ("export_subnetwork", "load_subnetwork", "save_subnetwork"),
 }
+
+
+class _Package(types.ModuleType):
+    """Keep a public function from being hidden by the file of its name (`extract`) once that file is loaded."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, types.ModuleType) and name in __all__):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -130,6 +130,10 @@ class Cutter:
             copy.meta.clear()
         self.graph.lint()
         static = fx.GraphModule(root, self.graph, class_name=type(self.dense).__name__)
+        for module in static.modules():
+            if getattr(module, "inplace", False):
+                # where an addition has gone with its branch, it would overwrite what another layer's gradient needs
+                setattr(module, "inplace", False)  # noqa: B010 (the type knows no such attribute)
         return static.train(self.dense.training), slices
 
     def _replace_by_bias(self, node: fx.Node) -> None:
