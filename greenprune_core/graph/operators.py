@@ -1,6 +1,7 @@
 """What each kind of operation does to channel labels: a table from its kind to a small function.
 
-To add a layer, write `def rule(flow, node) -> labels of its value` and enter it in `MODULES`, `FUNCTIONS` or `METHODS`.
+To add a layer, write `def rule(flow, node) -> labels of its value` and enter it in `MODULES`, `FUNCTIONS` or `METHODS`
+(a class of another package in `FOREIGN_MODULES`).
 A kind that is in no table keeps the channels that it reads open, so an unknown layer is never cut by mistake.
 """
 
@@ -11,7 +12,6 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional
-from torchvision.ops import StochasticDepth
 
 from greenprune_core.graph import layout, rules
 from greenprune_core.graph.flow import Flow, Worn, keep_open, tensor_inputs, unknown
@@ -31,10 +31,14 @@ def apply_rule(flow: Flow, node: fx.Node) -> Worn:
         return None
     if node.op == "call_module":
         module = flow.module(node)
-        rule = None if module._forward_hooks or module._forward_pre_hooks else MODULES.get(type(module))
+        rule = None if module._forward_hooks or module._forward_pre_hooks else _module_rule(type(module))
     else:
         rule = (FUNCTIONS if node.op == "call_function" else METHODS).get(node.target)
     return (rule or unknown)(flow, node)
+
+
+def _module_rule(kind: type[nn.Module]) -> Rule | None:
+    return MODULES.get(kind) or FOREIGN_MODULES.get(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _named(source: Any, rule: Rule, names: str) -> Iterable[tuple[Any, Rule]]:
@@ -87,8 +91,9 @@ _OPERATOR_NAMES: tuple[tuple[Rule, str], ...] = (
     (layout.takes, "getitem"),
 )
 
+# By name: importing torchvision for one class loads torch._dynamo too, 4 of the 8 s that a worker takes to start.
+FOREIGN_MODULES: dict[str, Rule] = {"torchvision.ops.stochastic_depth.StochasticDepth": rules.passes}
 MODULES: dict[Any, Rule] = {
-    StochasticDepth: rules.passes,
     **{kind: rule for rule, names in _MODULE_NAMES for kind, rule in _named(nn, rule, names)},
 }
 FUNCTIONS: dict[Any, Rule] = {
