@@ -1,0 +1,122 @@
+"""`hpsearch measure`: joules and seconds of finished sub-networks, one at a time, alone on the device."""
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from greenprune_core.errors import ConfigError
+from greenprune_core.measure.choose import METERS
+from hpsearch.search_run import open_run
+from hpsearch.units import ENERGY, TIME, show
+
+
+@click.command("measure")
+@click.argument("run")
+@click.option("--trial", "trial_ids", multiple=True, metavar="ID", help="Measure this trial; default the whole front.")
+@click.option(
+    "--meter", "meter_name", type=click.Choice(METERS), default="auto", show_default=True, help="What counts."
+)
+@click.option("--power-w", type=float, help="No counter: turn time into joules of this power, labelled time*power.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--batch-size", "batch_sizes", type=int, multiple=True, default=(1, 256), show_default=True, help="Images per pass."
+)
+@click.option("--min-seconds", type=float, default=3.0, show_default=True, help="Shortest time per network and batch.")
+@click.option("--windows", type=int, default=20, show_default=True, help="Fewest windows per network and batch.")
+def command(
+    run: str,
+    trial_ids: tuple[str, ...],
+    meter_name: str,
+    power_w: float | None,
+    device: str,
+    batch_sizes: tuple[int, ...],
+    min_seconds: float,
+    windows: int,
+) -> None:
+    """Measure the sub-networks on the front of RUN, and the dense networks they come from.
+
+    Writes measurements.parquet into the run's folder. Let nothing else run on the device meanwhile.
+    """
+    opened = open_run(run)
+    # torch is loaded only once the run is known to be there
+    from greenprune_core.measure import Effort, NoMeter, choose_meter
+    from hpsearch.measurement import Conditions, choose_trials, measure_run
+
+    rows = choose_trials(opened, trial_ids)
+    check_device(device)
+    check_power(power_w, meter_name)
+    meter = NoMeter() if power_w is not None else choose_meter(meter_name, device)
+    conditions = Conditions(
+        meter=meter,
+        device=device,
+        batch_sizes=batch_sizes,
+        power_w=power_w,
+        effort=Effort(min_seconds=min_seconds, min_windows=windows),
+    )
+    console = Console(soft_wrap=True)
+    console.print(f"meter: {meter.description if power_w is None else f'declared power of {power_w:g} W'}")
+    try:
+        lines = measure_run(opened, rows, conditions, lambda line: console.print(describe(line)))
+    finally:
+        meter.close()
+    console.print(_table(lines))
+    if meter.source is None and power_w is None:
+        console.print("joules are not available without a counter; --power-w W turns time into joules (time*power)")
+    for warning in sorted({warning for line in lines for warning in line["warnings"]}):
+        console.print(f"warning: {warning}")
+    console.print(f"wrote {opened.storage}/measurements.parquet")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    import torch
+
+    if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise ConfigError(f"a device is cpu or a GPU that torch sees, but got {device!r}; see hpsearch doctor")
+
+
+def check_power(power_w: float | None, meter_name: str) -> None:
+    """Refuse a power that means nothing, or that stands beside a meter asked for by name.
+
+    Raises:
+        ConfigError: not above 0 W, or beside --meter nvml, nvml-polled or rapl.
+    """
+    if power_w is None:
+        return
+    if not 0 < power_w < float("inf"):
+        raise ConfigError(f"--power-w is above 0 W, but got {power_w:g}; take it from the data sheet")
+    if meter_name not in ("auto", "none"):
+        raise ConfigError(f"--power-w stands in for a missing meter, but got --meter {meter_name} too; leave one out")
+
+
+def describe(line: dict[str, Any]) -> str:
+    """Say in one line what was measured."""
+    text = f"{line['trial_id']} batch {line['batch_size']}: {show(line['latency_s'], TIME)}"
+    if line["energy_j"] is not None:
+        text += f", {show(line['energy_j'], ENERGY)} per inference ({line['energy_source']})"
+    return text
+
+
+def _table(lines: list[dict[str, Any]]) -> Table:
+    table = Table("network", "batch", "latency", "95 %", "images/s", "J/inference", "95 %", "source", "n", box=None)
+    for line in lines:
+        table.add_row(
+            line["trial_id"],
+            str(line["batch_size"]),
+            show(line["latency_s"], TIME),
+            f"{show(line['latency_low_s'], TIME)} to {show(line['latency_high_s'], TIME)}",
+            f"{line['throughput_per_s']:.4g}",
+            show(line["energy_j"], ENERGY),
+            f"{show(line['energy_low_j'], ENERGY)} to {show(line['energy_high_j'], ENERGY)}"
+            if line["energy_j"]
+            else "-",
+            line["energy_source"] or "-",
+            str(line["n_windows"]),
+        )
+    return table
