@@ -6,11 +6,20 @@
 from dataclasses import replace
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
-from search_spaces.fragments import GRANULARITIES, NUISANCE, SCIENTIFIC, draw_all, fixed_settings, known_points
+from search_spaces.fragments import (
+    GRANULARITIES,
+    IN_JOULES,
+    NUISANCE,
+    SCIENTIFIC,
+    draw_all,
+    fixed_settings,
+    known_points,
+)
 from search_spaces.space import SearchSpace, SuggestTrial
 
 BASE = TrialConfig(
     data=DataConfig(name="cifar10", shift=4, flip=True),
+    budget=IN_JOULES,
     optimiser=OptimiserConfig(batch_size=128, shape="hold_then_cosine"),
     epochs=160,
 )

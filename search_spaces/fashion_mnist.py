@@ -6,12 +6,13 @@ validate.
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
-from search_spaces.fragments import NUISANCE, SCIENTIFIC, draw_all, fixed_settings, known_points
+from search_spaces.fragments import IN_JOULES, NUISANCE, SCIENTIFIC, draw_all, fixed_settings, known_points
 from search_spaces.space import SearchSpace, SuggestTrial
 
 BASE = TrialConfig(
     network=NetworkConfig(name="cifar_resnet14", width=8),
     data=DataConfig(name="fashion_mnist", image_size=14, shift=1, flip=True),
+    budget=IN_JOULES,
     optimiser=OptimiserConfig(batch_size=128, shape="hold_then_cosine"),
     epochs=10,
 )

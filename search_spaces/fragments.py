@@ -8,7 +8,15 @@ mask which the budget would keep (weight 0.3 to 1).
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from greenprune_core.config import GateConfig, LossConfig, OptimiserConfig, PhaseConfig, TrialConfig, leaf_types
+from greenprune_core.config import (
+    BudgetConfig,
+    GateConfig,
+    LossConfig,
+    OptimiserConfig,
+    PhaseConfig,
+    TrialConfig,
+    leaf_types,
+)
 from search_spaces.space import SuggestTrial, Value
 
 FREEZE_SLACK = 0.1
@@ -27,6 +35,10 @@ ASKED_ABOUT = (
     "epochs",
 )
 """Settings shown for every space, also where they are the defaults."""
+
+IN_JOULES = BudgetConfig(unit="joules")
+"""Budget of the spaces: the kept fraction is of the modelled energy, which a search minimises. Multiply-accumulates
+sit in the early layers, bytes of weights in the late ones: on digits, half of the former left 0.81 of the joules."""
 
 SCIENTIFIC = ("target", "granularity")
 """Drawn parameters whose effect a search is about."""

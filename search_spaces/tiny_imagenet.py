@@ -5,12 +5,13 @@ that holds `tiny-imagenet-200`. Another network is one setting away: `--set netw
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
-from search_spaces.fragments import NUISANCE, SCIENTIFIC, draw_all, fixed_settings, known_points
+from search_spaces.fragments import IN_JOULES, NUISANCE, SCIENTIFIC, draw_all, fixed_settings, known_points
 from search_spaces.space import SearchSpace, SuggestTrial
 
 BASE = TrialConfig(
     network=NetworkConfig(name="torchvision/resnet18"),
     data=DataConfig(name="tiny_imagenet", image_size=64, shift=4, flip=True),
+    budget=IN_JOULES,
     optimiser=OptimiserConfig(batch_size=128, shape="hold_then_cosine"),
     epochs=60,
 )

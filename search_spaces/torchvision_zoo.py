@@ -6,12 +6,13 @@ Only channels are gated, since not every classifier has residual branches; where
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
-from search_spaces.fragments import NUISANCE, draw_all, fixed_settings, known_points
+from search_spaces.fragments import IN_JOULES, NUISANCE, draw_all, fixed_settings, known_points
 from search_spaces.space import SearchSpace, SuggestTrial
 
 BASE = TrialConfig(
     network=NetworkConfig(name="torchvision/resnet18"),
     data=DataConfig(name="folder", image_size=224, flip=True),
+    budget=IN_JOULES,
     optimiser=OptimiserConfig(batch_size=64, shape="hold_then_cosine"),
     epochs=30,
 )

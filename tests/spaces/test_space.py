@@ -167,4 +167,4 @@ def test_a_file_that_does_not_run_is_refused_with_its_error(tmp_path):
 
 def test_a_target_of_one_is_a_valid_draw():
     config = DIGITS.suggest(optuna.trial.FixedTrial({**DIGITS.first_points[0], "target": 1.0}))
-    assert config.budget == BudgetConfig(target=1.0)
+    assert config.budget == BudgetConfig(target=1.0, unit="joules")
