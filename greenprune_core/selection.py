@@ -130,7 +130,7 @@ class Ranking:
         floor_cost = float(self._cost((rank_V < low).to(torch.float64)))
         dense_cost = float(self._cost(torch.ones_like(rank_V, dtype=torch.float64)))
         raise ConfigError(
-            f"the budget must leave room for the floor of each group ({floor_cost / dense_cost:.3f} of the dense cost), "
+            f"the budget must leave room for all floors ({floor_cost / dense_cost:.3f} of the dense cost), "
             f"but got a kept fraction of {limit / dense_cost:.3f}; raise the target or gate more layers"
         )
 

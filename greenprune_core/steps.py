@@ -89,6 +89,8 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
         terms |= {"budget": pressed.budget, "polar": pressed.polar}
         kept, target = pressed.kept, pressed.target
     if state.step % _period_of_checks(state.device) == 0:
+        if state.phase == "select":
+            _check_gates(state)
         _check_finite(terms, state.step)
     _descend(state, torch.stack(list(terms.values())).sum())
     if pressed is not None and state.step % HEALTH_PERIOD == 0:
@@ -135,6 +137,14 @@ def _descend(state: TrainingState, loss: Tensor) -> None:
 def _period_of_checks(device: str) -> int:
     """Steps between two looks at the losses: each on a CPU; fewer elsewhere, where a look waits for the device."""
     return 1 if torch.device(device).type == "cpu" else 20
+
+
+def _check_gates(state: TrainingState) -> None:
+    if not bool(torch.isfinite(state.gated.open_probability).all()):
+        raise TrainingError(
+            f"open probabilities must be finite, but some gate has none at step {state.step}; lower the budget's "
+            "weight, its dual step or the gates' learning rate, or clip the gradient"
+        )
 
 
 def _check_finite(terms: dict[str, Tensor], step: int) -> None:
