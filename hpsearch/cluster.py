@@ -10,6 +10,9 @@ from greenprune_core.errors import ConfigError
 OBJECT_STORE_BYTES = 200_000_000
 """Nothing large goes through Ray's object store: data sets are read by the workers."""
 
+BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml").expanduser()
+"""Where `ray up` leaves the cluster file on the head."""
+
 QUIET = {
     # no call to the network behind the user's back
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -55,14 +58,19 @@ def connect(address: str | None) -> None:
 
 
 def count_slots(cpus_per_trial: float, gpus_per_trial: float) -> int:
-    """Return how many trials fit on the cluster at once, node by node.
+    """Return how many trials fit on the cluster at once, node by node, with the workers that its autoscaler may add.
 
     Raises:
         ConfigError: no node can hold one.
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    to_come = autoscaled_nodes(BOOTSTRAP_FILE)
+    # what the autoscaler may add counts the workers that it has added already
+    nodes = max(
+        there, to_come, key=lambda nodes: sum(_slots_of(node, cpus_per_trial, gpus_per_trial) for node in nodes)
+    )
     slots = sum(_slots_of(node, cpus_per_trial, gpus_per_trial) for node in nodes)
     if slots == 0:
         cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
@@ -72,6 +80,27 @@ def count_slots(cpus_per_trial: float, gpus_per_trial: float) -> int:
             f"cpus-per-trial={cpus_per_trial:g}, gpus-per-trial={gpus_per_trial:g}; ask for less or add a node"
         )
     return slots
+
+
+def autoscaled_nodes(path: Path) -> list[dict[str, float]]:
+    """Return the resources of each worker that `ray up` lets its autoscaler start, the largest kinds first.
+
+    Args:
+        path: The cluster file as `ray up` leaves it on the head; absent where nothing scales.
+    """
+    if not path.is_file():
+        return []
+    import yaml
+
+    config = yaml.safe_load(path.read_text())
+    kinds = config.get("available_node_types") or {}
+    n_left, nodes = int(config.get("max_workers", 0)), []
+    for name, kind in sorted(kinds.items(), key=lambda item: -sum((item[1].get("resources") or {}).values())):
+        n_most = 0 if name == config.get("head_node_type") else int(kind.get("max_workers", n_left))
+        n_nodes = min(n_left, n_most)
+        nodes += [{key: float(value) for key, value in (kind.get("resources") or {}).items()}] * n_nodes
+        n_left -= n_nodes
+    return nodes
 
 
 def _slots_of(node: dict[str, float], cpus: float, gpus: float) -> int:

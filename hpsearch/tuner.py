@@ -171,7 +171,8 @@ def _run(
         search_alg=searcher,
         scheduler=PlainScheduler(request),
         num_samples=missing,
-        max_concurrent_trials=min(settings.max_concurrent or slots, slots),
+        # a number that was asked for may exceed today's slots: workers that join later find trials waiting
+        max_concurrent_trials=settings.max_concurrent or slots,
         resources_per_trial={"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial},
         reuse_actors=True,
         max_failures=WORKER_LOSSES,
