@@ -101,7 +101,7 @@ class SearchRun:
     def figure(self) -> "altair.TopLevelMixin":
         """Draw the front; a notebook shows it, and its `save` writes PNG, SVG or HTML."""
         from hpsearch.report.figures import draw_front
-        from hpsearch.report.views import front_view
+        from hpsearch.report.front_view import front_view
 
         return draw_front(front_view(self))
 

@@ -1,0 +1,70 @@
+"""`hpsearch report`: write a run's page, pictures and tables, once or again and again while the search runs."""
+
+import time
+from pathlib import Path
+
+import click
+
+from greenprune_core.errors import ConfigError
+from hpsearch.archive import finished_ids
+from hpsearch.search_run import SearchRun, open_run
+
+
+@click.command("report")
+@click.argument("run")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for the files; the run's own by default.")
+@click.option("--carbon-intensity", type=float, help="Grams of CO2e per kWh of your electricity, for the emissions.")
+@click.option(
+    "--watch", is_flag=True, help="Write it again whenever trials finish, until the search is done or Ctrl-C."
+)
+@click.option(
+    "--every", type=click.IntRange(1), default=10, show_default=True, help="Seconds between looks of --watch."
+)
+def command(run: str, output: Path | None, carbon_intensity: float | None, watch: bool, every: int) -> None:
+    """Write report.html, report.md, pareto.png, pareto.svg, front.csv, front.parquet and front.json for RUN."""
+    from hpsearch.report import write_report
+
+    if carbon_intensity is not None and carbon_intensity < 0:
+        raise ConfigError(
+            f"--carbon-intensity needs g/kWh >= 0, but got {carbon_intensity:g}; see your supplier's figure"
+        )
+    opened = open_run(run)
+    _warn(opened)
+    if not watch:
+        for path in write_report(opened, output, carbon_g_per_kwh=carbon_intensity):
+            click.echo(f"wrote {path}")
+        return
+    _watch(run, output, carbon_intensity, every)
+
+
+def _watch(run: str, output: Path | None, carbon_intensity: float | None, every: int) -> None:
+    """Write the report whenever the number of finished trials has changed."""
+    from hpsearch.report import write_report
+
+    written = -1
+    try:
+        while True:
+            opened = open_run(run)
+            n_finished = len(finished_ids(opened.storage))
+            is_done = n_finished >= int(opened.settings.get("trials") or 0)
+            if n_finished and (n_finished != written or is_done):
+                page, *_ = write_report(
+                    opened, output, carbon_g_per_kwh=carbon_intensity, reload_s=None if is_done else every
+                )
+                click.echo(f"{n_finished} trials: wrote {page}")
+                written = n_finished
+            if is_done:
+                return
+            time.sleep(every)
+    except KeyboardInterrupt:
+        opened = open_run(run)
+        if opened.trials.num_rows:
+            write_report(opened, output, carbon_g_per_kwh=carbon_intensity)
+        click.echo("stopped watching; the last report is in place")
+
+
+def _warn(opened: SearchRun) -> None:
+    for path, reason in opened.archive.damaged:
+        click.echo(f"left out the damaged part {path}: {reason}", err=True)
+    for reason, count in opened.compared.left_out.items():
+        click.echo(f"left out {count} complete trials: {reason}", err=True)

@@ -1,0 +1,231 @@
+"""One card per member of the front: figures with interval and source, and the geometry of its small pictures."""
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpsearch.front import Row, accuracy_interval
+from hpsearch.search_run import SearchRun
+from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, show, show_duration
+
+WIDTH, HEIGHT = 320.0, 120.0
+"""Size of the small pictures, in the units of their own drawing."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a small picture, from the floor up: outline and filled part, as heights in the picture."""
+
+    x: float
+    width: float
+    outline: float
+    filled: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve: the points of a line, and where phases begin."""
+
+    points: str
+    """As SVG wants them: `x,y x,y ...`."""
+    phases: tuple[tuple[str, float, float], ...]
+    """Name, left end and width."""
+    low: str
+    high: str
+    n_epochs: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sub-network of the front."""
+
+    trial_id: str
+    figures: tuple[tuple[str, str], ...]
+    network: tuple[Bar, ...]
+    network_summary: str
+    histogram: tuple[Bar, ...]
+    agreement: str
+    """Disagreement and flips at the freeze, in words; empty if not recorded."""
+    curve: Curve | None
+    phases: tuple[tuple[str, str, str], ...]
+    """Phase, MACs and time spent in it."""
+    params: tuple[tuple[str, str], ...]
+    config: str
+    """The configuration as JSON; empty if not recorded."""
+    reproduce: str
+    export: str
+    repeats: tuple[str, ...]
+
+
+def make_cards(run: SearchRun) -> tuple[Card, ...]:
+    """Make the cards of a run's front, from the cheapest to the dearest."""
+    return tuple(_make_card(run, row) for row in run.compared.members)
+
+
+def _make_card(run: SearchRun, row: Row) -> Card:
+    network = _network(row.get("kept_channels"))
+    return Card(
+        trial_id=row["trial_id"],
+        figures=tuple(_figures(row)),
+        network=network,
+        network_summary=_network_summary(row.get("kept_channels")),
+        histogram=_histogram(row.get("gate_histogram")),
+        agreement=_agreement(row),
+        curve=_curve(row.get("history")),
+        phases=_phases(row.get("phase_cost")),
+        params=tuple((name, _value(value)) for name, value in (row.get("params") or {}).items()),
+        config=json.dumps(row["config"], indent=2) if row.get("config") else "",
+        reproduce=reproduce_command(run, row),
+        export=f"hpsearch pick {shlex.quote(run.storage.location)} --trial {row['trial_id']} --export picked",
+        repeats=tuple(
+            f"seed {repeat.get('seed')}: {show(repeat.get('val_accuracy'), ACCURACY)}"
+            for repeat in row.get("repeats") or []
+        ),
+    )
+
+
+def reproduce_command(run: SearchRun, row: Row) -> str:
+    """Return the command that runs the same configuration again: the space with every draw pinned."""
+    settings = run.settings
+    pins = {key: value for key, _, value in (pin.partition("=") for pin in settings.get("pins") or ())}
+    pins |= {name: _value(value) for name, value in (row.get("params") or {}).items()}
+    options = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in pins.items())
+    seed = settings.get("seed") or 0
+    space = shlex.quote(str(settings.get("space", "digits")))
+    return f"hpsearch search --space {space} --trials 1 --seed {seed} --name again-{row['trial_id']}{options}"
+
+
+def _figures(row: Row) -> list[tuple[str, str]]:
+    figures = [
+        ("validation accuracy", _accuracy(row, "val", row.get("n_validation"))),
+        ("test accuracy", _accuracy(row, "test", row.get("n_test"))),
+        (
+            "energy of one inference",
+            f"{show(row.get('energy_j'), ENERGY)}, {row.get('energy_source') or 'source unknown'}",
+        ),
+        ("MACs", _of_dense(row.get("macs"), row.get("dense_macs"))),
+        ("parameters", _of_dense(row.get("params_kept"), row.get("dense_params"))),
+        ("latency", show(row.get("latency_s"), TIME) if row.get("latency_s") is not None else "not measured"),
+        ("training", _training(row)),
+        ("seed", str(row.get("seed"))),
+        ("ran on", f"{row.get('node') or '-'}, {row.get('device') or '-'}, version {row.get('version') or '-'}"),
+    ]
+    return figures
+
+
+def _accuracy(row: Row, split: str, n: int | None) -> str:
+    interval = accuracy_interval(row, split)
+    if interval is None:
+        return show(row.get(f"{split}_accuracy"), ACCURACY)
+    n_repeats = len(row.get("repeats") or [])
+    over = f"{n_repeats} seeds" if n_repeats > 1 else f"n = {n}"
+    return f"{show(row[f'{split}_accuracy'], ACCURACY)} ({interval[0]:.2%} to {interval[1]:.2%}, 95 %, {over})"
+
+
+def _of_dense(value: int | None, dense: int | None) -> str:
+    return show(value, MACS) + (f", {value / dense:.1%} of the dense network" if value is not None and dense else "")
+
+
+def _training(row: Row) -> str:
+    parts = [f"{row.get('epochs') or '-'} epochs", show_duration(row.get("train_seconds"))]
+    if row.get("train_energy_j") is not None:
+        parts.append(f"{show(row['train_energy_j'], ENERGY)} ({row.get('train_energy_source') or 'source unknown'})")
+    return ", ".join(parts)
+
+
+def _network(kept: Mapping[str, Sequence[float]] | None) -> tuple[Bar, ...]:
+    """Draw layers from left to right; a bar's outline is the dense width, its fill what was kept."""
+    layers = _layers(kept)
+    if not layers:
+        return ()
+    tallest = max(dense for _, _, dense in layers)
+    step = WIDTH / len(layers)
+    bars = []
+    for place, (name, n_kept, n_dense) in enumerate(layers):
+        # the square root keeps narrow early layers visible beside wide late ones
+        outline = HEIGHT * math.sqrt(n_dense / tallest)
+        title = f"{name}: {n_kept:g} of {n_dense:g}"
+        bars.append(Bar(place * step, step * 0.82, outline, outline * n_kept / n_dense, title))
+    return tuple(bars)
+
+
+def _network_summary(kept: Mapping[str, Sequence[float]] | None) -> str:
+    layers = _layers(kept)
+    if not layers:
+        return ""
+    n_kept, n_dense = sum(layer[1] for layer in layers), sum(layer[2] for layer in layers)
+    name, fewest, of = min(layers, key=lambda layer: layer[1] / layer[2])
+    return f"{n_kept:g} of {n_dense:g} channels kept in {len(layers)} groups; fewest in {name}: {fewest:g} of {of:g}"
+
+
+def _layers(kept: Mapping[str, Sequence[float]] | None) -> list[tuple[str, float, float]]:
+    return [(name, pair[0], pair[1]) for name, pair in (kept or {}).items() if len(pair) == 2 and pair[1] > 0]
+
+
+def _histogram(counts: Sequence[float] | None) -> tuple[Bar, ...]:
+    if not counts or not sum(counts):
+        return ()
+    step, most = WIDTH / len(counts), max(counts)
+    edges = [place / len(counts) for place in range(len(counts) + 1)]
+    return tuple(
+        # a root again: the few undecided gates between the two heaps are what one looks for
+        Bar(
+            place * step,
+            step * 0.9,
+            0.0,
+            HEIGHT * math.sqrt(count / most),
+            f"{count:g} gates open on {low:.0%} to {high:.0%}",
+        )
+        for place, (count, low, high) in enumerate(zip(counts, edges, edges[1:], strict=False))
+    )
+
+
+def _agreement(row: Row) -> str:
+    parts = []
+    if row.get("disagreement") is not None:
+        parts.append(f"a gate differed from the consensus on {row['disagreement']:.2%} of the images")
+    if row.get("flips") is not None:
+        parts.append(f"the repair moved {row['flips']} gates")
+    return "; ".join(parts)
+
+
+def _curve(history: Sequence[Mapping[str, Any]] | None) -> Curve | None:
+    lines = [line for line in history or [] if _is_number(line.get("val_accuracy")) and _is_number(line.get("epoch"))]
+    if not lines:
+        return None
+    epochs, values = [float(line["epoch"]) for line in lines], [float(line["val_accuracy"]) for line in lines]
+    last, low, high = max(epochs), min(values), max(values)
+    span = (high - low) or 1.0
+    points = " ".join(
+        f"{epoch / last * WIDTH:.1f},{HEIGHT - (value - low) / span * (HEIGHT - 8) - 4:.1f}"
+        for epoch, value in zip(epochs, values, strict=True)
+    )
+    phases: list[tuple[str, float, float]] = []
+    left = 0.0
+    for line, epoch in zip(lines, epochs, strict=True):
+        right = epoch / last * WIDTH
+        if phases and phases[-1][0] == str(line.get("phase")):
+            name, start, _ = phases[-1]
+            phases[-1] = (name, start, right - start)
+        else:
+            phases.append((str(line.get("phase")), left, right - left))
+        left = right
+    return Curve(points, tuple(phases), show(low, ACCURACY), show(high, ACCURACY), round(last))
+
+
+def _phases(costs: Mapping[str, Mapping[str, Any]] | None) -> tuple[tuple[str, str, str], ...]:
+    return tuple(
+        (name, show(cost.get("macs"), MACS), show_duration(cost.get("seconds"))) for name, cost in (costs or {}).items()
+    )
+
+
+def _value(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

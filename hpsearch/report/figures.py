@@ -1,0 +1,250 @@
+"""The picture of a front as a Vega-Lite specification: a view in, a plain dictionary out.
+
+Written as dictionaries because altair's objects for the same take longer to build than the page may take; altair reads
+them (`draw_front`) and a test checks each against its schema. Colours of text and axes come from the page's theme.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.comparison import Comparison
+from hpsearch.report.front_view import Axis, FrontView, Point
+
+if TYPE_CHECKING:
+    import altair
+
+Spec = dict[str, Any]
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.4.1.json"
+"""An identifier: nothing is fetched from there."""
+
+ACCENT = "#0f8b8d"
+FAINT = "#8a94a6"
+WARM = "#d1495b"
+CONTROL = "#b8860b"
+SERIES_COLOURS = (ACCENT, "#ec9a29", "#7768ae", "#3f88c5", "#a23b72", "#6a994e")
+
+UNIT_LABELS = {"J": "J", "MAC": "", "s": "s", "1": ""}
+
+
+def front_spec(view: FrontView, *, is_live: bool = True) -> Spec:
+    """Accuracy against the second objective: all trials faint, the front strong, controls, budget lines.
+
+    Args:
+        view: what to draw.
+        is_live: with the page's parameters (budget lines, hidden trials, zoom); without them for PNG and SVG.
+    """
+    x, y = cost_encoding(view.axis), _accuracy_encoding(view, is_live)
+    layers = [
+        points_layer("trial", x, y, {"opacity": 0.35, "size": 26, "color": FAINT}),
+        _ends_layer("stopped", x, y, is_live, {"shape": "triangle-down", "color": FAINT}),
+        _ends_layer("failed", x, y, is_live, {"shape": "cross", "color": WARM}),
+        _line_layer(x, y),
+        _interval_layer(x, y),
+        points_layer("front", x, y, {"opacity": 1, "size": 80, "color": ACCENT, "stroke": "white", "strokeWidth": 1}),
+        _control_layer(x, y),
+    ]
+    if view.axis.dense is not None:
+        layers += _dense_layers(view.axis, x)
+    spec: Spec = {
+        "$schema": SCHEMA,
+        "description": "Validation accuracy against " + view.axis.title,
+        "width": "container" if is_live else 720,
+        "height": 420,
+        "data": {"name": "trials"},
+        "layer": [*layers, *(_budget_layers(x, y) if is_live else [])],
+    }
+    if is_live:
+        spec["params"] = [
+            {"name": "budget", "value": None},
+            {"name": "floor", "value": None},
+            {"name": "show_stopped", "value": False},
+            {"name": "show_failed", "value": False},
+            {"name": "zoomed", "value": True},
+        ]
+    else:
+        spec["datasets"] = {"trials": point_values(view.points)}
+        spec["config"] = {"background": "white", "view": {"stroke": None}, "axis": {"gridOpacity": 0.4}}
+    return spec
+
+
+def draw_front(view: FrontView) -> "altair.TopLevelMixin":
+    """Return the picture of a front as an altair chart."""
+    import altair
+
+    chart: altair.TopLevelMixin = altair.LayerChart.from_dict(front_spec(view, is_live=False))
+    return chart
+
+
+def point_values(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return points as the rows that the pictures read."""
+    return [
+        {
+            "id": point.trial_id,
+            "kind": point.kind,
+            "label": point.label,
+            "accuracy": point.accuracy,
+            "cost": point.cost,
+            **({"third": point.third} if point.third is not None else {}),
+            **({"low": point.low, "high": point.high} if point.low is not None else {}),
+        }
+        for point in points
+    ]
+
+
+def comparison_spec(found: Comparison) -> Spec:
+    """Fronts of several runs on the same axes."""
+    second = found.objectives[1]
+    source = f" ({found.fronts[0].energy_source})" if found.fronts[0].energy_source else ""
+    names = [line.name for line in found.runs]
+    values = [
+        {"run": line.name, "cost": row[second.column], "accuracy": row["val_accuracy"], "id": row["trial_id"]}
+        for line, front in zip(found.runs, found.fronts, strict=True)
+        for row in front.members
+    ]
+    colours = (
+        {"domain": names, "range": list(SERIES_COLOURS[: len(names)])} if len(names) <= len(SERIES_COLOURS) else {}
+    )
+    encoding = {
+        "x": cost_encoding(Axis(second.name, second.unit, second.name + source, None)),
+        "y": plain_accuracy_encoding(),
+        "color": {"field": "run", "type": "nominal", "scale": colours, "title": None, "legend": {"orient": "top"}},
+    }
+    return {
+        "$schema": SCHEMA,
+        "width": 720,
+        "height": 420,
+        "background": "white",
+        "data": {"values": values},
+        "layer": [
+            {"mark": {"type": "line", "interpolate": "step-after"}, "encoding": encoding},
+            {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": encoding},
+        ],
+    }
+
+
+def points_layer(kind: str, x: Spec, y: Spec, style: Mapping[str, Any]) -> Spec:
+    """Points of one kind, with a tooltip and a name for screen readers."""
+    return {
+        "name": f"{kind}_points",
+        "transform": [{"filter": f"datum.kind == '{kind}'"}],
+        "mark": {"type": "point", "filled": True, "clip": True, "cursor": "pointer", "aria": kind == "front", **style},
+        "encoding": {"x": x, "y": y, "tooltip": _tooltip(x, y), "description": {"field": "label"}},
+    }
+
+
+def _ends_layer(kind: str, x: Spec, y: Spec, is_live: bool, style: Mapping[str, Any]) -> Spec:
+    layer = points_layer(kind, x, y, {"size": 40, "filled": False, **style})
+    shown = f"show_{kind}" if is_live else "false"
+    layer["transform"] = [{"filter": f"datum.kind == '{kind}' && {shown}"}]
+    return layer
+
+
+def _control_layer(x: Spec, y: Spec) -> Spec:
+    layer = points_layer("control", x, y, {"shape": "diamond", "size": 110, "color": CONTROL, "aria": True})
+    label = {"type": "text", "dy": -12, "color": CONTROL, "clip": True, "aria": False}
+    return {
+        "transform": layer.pop("transform"),
+        "layer": [layer, {"mark": label, "encoding": {"x": x, "y": y, "text": {"field": "label"}}}],
+    }
+
+
+def _line_layer(x: Spec, y: Spec) -> Spec:
+    return {
+        "transform": [{"filter": "datum.kind == 'front'"}],
+        "mark": {
+            "type": "line",
+            "interpolate": "step-after",
+            "color": ACCENT,
+            "strokeWidth": 1.5,
+            "clip": True,
+            "aria": False,
+        },
+        "encoding": {"x": x, "y": y},
+    }
+
+
+def _interval_layer(x: Spec, y: Spec) -> Spec:
+    return {
+        "transform": [{"filter": "isValid(datum.low)"}],
+        "mark": {"type": "rule", "color": ACCENT, "strokeWidth": 1.5, "clip": True, "aria": False},
+        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+    }
+
+
+def _dense_layers(axis: Axis, x: Spec) -> list[Spec]:
+    data = {"values": [{"cost": axis.dense, "label": "dense"}]}
+    encoding = {"x": x}
+    rule = {"type": "rule", "color": CONTROL, "strokeDash": [2, 3], "aria": False}
+    text = {"type": "text", "color": CONTROL, "align": "right", "dx": -5, "dy": 10, "y": 0, "aria": False}
+    return [
+        {"data": data, "mark": rule, "encoding": encoding},
+        {"data": data, "mark": text, "encoding": {**encoding, "text": {"field": "label"}}},
+    ]
+
+
+def _budget_layers(x: Spec, y: Spec) -> list[Spec]:
+    """One vertical and one horizontal line at the page's parameters, with a wide clear handle that a finger finds."""
+    layers = []
+    for name, channel, encoding, cursor in (("budget", "x", x, "ew-resize"), ("floor", "y", y, "ns-resize")):
+        field = encoding["field"]
+        shared: Spec = {
+            "data": {"values": [{}]},
+            "transform": [{"filter": f"isValid({name})"}, {"calculate": name, "as": field}],
+            "encoding": {channel: encoding},
+        }
+        line = {"type": "rule", "color": WARM, "strokeWidth": 2, "strokeDash": [6, 4], "aria": False}
+        handle = {"type": "rule", "color": WARM, "strokeWidth": 16, "opacity": 0.01, "cursor": cursor, "aria": False}
+        layers += [{**shared, "mark": line}, {**shared, "name": f"{name}_handle", "mark": handle}]
+    return layers
+
+
+def _tooltip(x: Spec, y: Spec) -> list[Spec]:
+    fields = [
+        {"field": "label", "title": "trial"},
+        {"field": "kind", "title": "kind"},
+        {"field": "accuracy", "title": "accuracy", "format": ".2%"},
+        {"field": "cost", "title": "cost", "format": ".3~s"},
+    ]
+    return fields if "third" not in (x["field"], y["field"]) else [*fields, {"field": "third", "format": ".3~s"}]
+
+
+def cost_encoding(axis: Axis, field: str = "cost") -> Spec:
+    """A cost on a logarithmic axis."""
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": axis.title,
+        "scale": {"type": "log", "nice": False, "padding": 14},
+        "axis": si_axis(UNIT_LABELS[axis.unit]),
+    }
+
+
+def _accuracy_encoding(view: FrontView, is_live: bool) -> Spec:
+    encoding = plain_accuracy_encoding(title="validation accuracy")
+    front = [point.accuracy for point in view.points if point.kind in ("front", "control")]
+    rest = [point.accuracy for point in view.points]
+    if not front:
+        return encoding
+    # near the front, where the choice is made; trials far below it are one click away
+    margin = 0.15 * (max(front) - min(front)) or 0.01
+    low, lowest = max(0.0, min(front) - margin), max(0.0, min(rest) - margin)
+    domain_min: Any = {"expr": f"zoomed ? {low} : {lowest}"} if is_live else low
+    encoding["scale"] = {
+        "zero": False,
+        "nice": False,
+        "domainMin": domain_min,
+        "domainMax": min(1.0, max(rest) + margin),
+    }
+    return encoding
+
+
+def plain_accuracy_encoding(title: str = "validation accuracy") -> Spec:
+    """Accuracy as a percentage, over the range of the data."""
+    axis = {"format": ".3~p" if title != "accuracy" else "~p", "tickCount": 6}
+    return {"field": "accuracy", "type": "quantitative", "title": title, "scale": {"zero": False}, "axis": axis}
+
+
+def si_axis(unit: str) -> Spec:
+    """An axis with labels like `1.5mJ`."""
+    return {"labelExpr": f"format(datum.value, '.3~s') + '{unit}'", "tickCount": 6, "labelOverlap": True}

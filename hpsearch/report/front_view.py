@@ -1,0 +1,192 @@
+"""The front as small tuples: what the picture and the table of a report show of it."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpsearch.front import Row, accuracy_interval
+from hpsearch.objectives import ACCURACY, Objective
+from hpsearch.pareto import knee
+from hpsearch.search_run import SearchRun
+from hpsearch.units import ACCURACY as ACCURACY_UNIT
+from hpsearch.units import ENERGY, MACS, TIME, Quantity, show
+
+QUANTITIES: Mapping[str, Quantity] = {"J": ENERGY, "MAC": MACS, "s": TIME, "1": MACS}
+"""How to show a value, by the unit of its objective."""
+
+CONTROL_LABELS = {"dense": "dense network", "uniform_width": "uniformly narrower network"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial in the picture of the front."""
+
+    trial_id: str
+    kind: str
+    """front, trial, stopped, failed or control."""
+    label: str
+    """What a person calls it: the trial's id, or the control's name."""
+    accuracy: float
+    """Validation accuracy in [0, 1]."""
+    cost: float
+    """Second objective, in its unit."""
+    third: float | None
+    """Third objective, in its unit; None where there are two."""
+    low: float | None
+    """Ends of the interval over repeats; None without repeats."""
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost axis of the picture."""
+
+    name: str
+    unit: str
+    title: str
+    dense: float | None
+    """The dense network's value; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class FrontView:
+    """Everything that the picture of a front needs."""
+
+    points: tuple[Point, ...]
+    axis: Axis
+    third_axis: Axis | None
+    knee_id: str | None
+    left_out: tuple[tuple[str, int], ...]
+    """Why complete trials are not in the picture, with counts."""
+    n_by_state: tuple[tuple[str, int], ...]
+    n_not_placed: int
+    """Stopped and failed trials without coordinates."""
+
+
+def front_view(run: SearchRun) -> FrontView:
+    """Place the trials of a run; energies are those of the front's one source."""
+    front = run.compared
+    second, *rest = run.objectives[1:]
+    member_ids = {row["trial_id"] for row in front.members}
+    points, n_not_placed = [], 0
+    for row in front.candidates:
+        kind = "control" if row.get("control") else "front" if row["trial_id"] in member_ids else "trial"
+        points.append(_point(row, kind, run.objectives))
+    for row in run.rows:
+        if row["state"] == "complete":
+            continue
+        if _is_placed(row, run.objectives) and row.get("energy_source") in (front.energy_source, None):
+            points.append(_point(row, row["state"], run.objectives))
+        else:
+            n_not_placed += 1
+    states = Counter(row["state"] for row in run.rows)
+    knee_id = None
+    if front.members:
+        place = knee([(1 - row["val_accuracy"], row[second.column]) for row in front.members])
+        knee_id = front.members[place]["trial_id"]
+    return FrontView(
+        points=tuple(points),
+        axis=_axis(run, second),
+        third_axis=_axis(run, rest[0]) if rest else None,
+        knee_id=knee_id,
+        left_out=tuple(sorted(front.left_out.items())),
+        n_by_state=tuple((state, states[state]) for state in ("complete", "stopped", "failed")),
+        n_not_placed=n_not_placed,
+    )
+
+
+@dataclass(frozen=True)
+class MemberLine:
+    """One line of the front's table, ready to be read."""
+
+    trial_id: str
+    accuracy: str
+    interval: str
+    test_accuracy: str
+    cost: str
+    macs: str
+    params: str
+    latency: str
+    saved: str
+    """Energy of a million inferences less than the dense network's."""
+    is_knee: bool
+    is_like_next: bool
+    """Whether the next, dearer member's accuracy is within noise of this one's."""
+
+
+def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
+    """Write the front's table, from the cheapest to the dearest."""
+    members = run.compared.members
+    second = run.objectives[1]
+    lines = []
+    for row, following in zip(members, [*members[1:], None], strict=True):
+        interval, after = accuracy_interval(row), accuracy_interval(following) if following else None
+        lines.append(
+            MemberLine(
+                trial_id=row["trial_id"],
+                accuracy=show(row["val_accuracy"], ACCURACY_UNIT),
+                interval=f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "-",
+                test_accuracy=show(row.get("test_accuracy"), ACCURACY_UNIT),
+                cost=show(row[second.column], QUANTITIES[second.unit]),
+                macs=_with_share(row.get("macs"), row.get("dense_macs")),
+                params=_with_share(row.get("params_kept"), row.get("dense_params")),
+                latency=show(row.get("latency_s"), TIME),
+                saved=_saved(row),
+                is_knee=row["trial_id"] == knee_id,
+                is_like_next=bool(interval and after and interval[1] >= after[0]),
+            )
+        )
+    return tuple(lines)
+
+
+def _point(row: Row, kind: str, objectives: tuple[Objective, ...]) -> Point:
+    interval = accuracy_interval(row) if len(row.get("repeats") or []) > 1 else None
+    label = CONTROL_LABELS.get(str(row["control"]), str(row["control"])) if kind == "control" else str(row["trial_id"])
+    return Point(
+        trial_id=row["trial_id"],
+        kind=kind,
+        label=label,
+        accuracy=row[ACCURACY.column],
+        cost=float(row[objectives[1].column]),
+        third=float(row[objectives[2].column]) if len(objectives) > 2 else None,
+        low=interval[0] if interval else None,
+        high=interval[1] if interval else None,
+    )
+
+
+def _is_placed(row: Row, objectives: tuple[Objective, ...]) -> bool:
+    values = [row.get(objective.column) for objective in objectives]
+    return all(value is not None and math.isfinite(value) for value in values)
+
+
+def _axis(run: SearchRun, objective: Objective) -> Axis:
+    titles = {
+        "energy": f"energy of one inference ({run.compared.energy_source or 'source unknown'})",
+        "macs": "multiply-accumulates of one inference",
+        "params": "parameters",
+        "latency": "latency of one inference (measured)",
+        "training-energy": f"energy of the training ({_training_sources(run)})",
+    }
+    dense = [row.get(objective.dense_column) for row in run.compared.candidates] if objective.dense_column else []
+    known = [float(value) for value in dense if value is not None and math.isfinite(value) and value > 0]
+    title = titles.get(objective.name, objective.name)
+    return Axis(objective.name, objective.unit, title, max(known) if known else None)
+
+
+def _training_sources(run: SearchRun) -> str:
+    sources = {row["train_energy_source"] for row in run.compared.candidates if row.get("train_energy_source")}
+    return ", ".join(sorted(sources)) or "source unknown"
+
+
+def _with_share(value: int | None, dense: int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{show(value, MACS)} ({value / dense:.0%})" if dense else show(value, MACS)
+
+
+def _saved(row: Row) -> str:
+    dense, own = row.get("dense_energy_j"), row.get("energy_j")
+    if dense is None or own is None or not math.isfinite(own):
+        return "-"
+    return show((dense - own) * 1e6, ENERGY)
