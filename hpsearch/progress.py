@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from hpsearch.ledger import Ledger
+from hpsearch.units import show_duration
 
 LINE_EVERY_S = 5.0
 FRAME_EVERY_S = 0.5
@@ -82,10 +83,10 @@ class Progress:
     def _time_left(self, done: int) -> str:
         new = done - self._n_before
         if done >= self._n_trials:
-            return "0s"
+            return show_duration(0)
         if new < 1:
             return "?"
-        return format_duration((time.monotonic() - self._began) / new * (self._n_trials - done))
+        return show_duration((time.monotonic() - self._began) / new * (self._n_trials - done))
 
 
 def share_of_volume(ledger: Ledger) -> float:
@@ -96,13 +97,3 @@ def share_of_volume(ledger: Ledger) -> float:
     for edge in ledger.tracker.reference:
         box *= edge
     return ledger.tracker.hypervolume / box
-
-
-def format_duration(seconds: float) -> str:
-    """Return seconds as a person says them: 42s, 3m10s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

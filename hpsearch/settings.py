@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from greenprune_core.config import parse_value
 from greenprune_core.errors import ConfigError
+from hpsearch import units
 
 PREFIX = "HPSEARCH_"
 
@@ -26,6 +27,12 @@ Second = Literal["energy", "macs", "params"]
 Third = Literal["training-energy"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_UNITS = {
+    "time_budget": units.TIME,
+    "trial_timeout": units.TIME,
+    "energy_budget": units.ENERGY,
+    "max_energy": units.ENERGY,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,44 +134,7 @@ class SearchSettings:
 
     def _number(self, name: str) -> float | None:
         text = getattr(self, name)
-        return None if text is None else parse_quantity(text, *_UNITS[name])
-
-
-def parse_quantity(text: str, what: str, units: Mapping[str, float]) -> float:
-    """Return a positive number with a unit in base units, e.g. `2h` as 7200.
-
-    Raises:
-        ConfigError: no number, no unit, an unknown one, or nothing above zero.
-    """
-    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ]*)\s*", text)
-    if not found or found[2] not in units or found[1].count(".") > 1 or float(found[1]) <= 0:
-        raise ConfigError(
-            f"{what} is a number above 0 with one of the units {', '.join(units)}, but got {text!r}; "
-            f"write e.g. 2{next(iter(units))}"
-        )
-    return float(found[1]) * units[found[2]]
-
-
-TIME_S = {"h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "d": 86400.0}
-ENERGY_J = {
-    "mJ": 1e-3,
-    "J": 1.0,
-    "kJ": 1e3,
-    "MJ": 1e6,
-    "Wh": 3600.0,
-    "kWh": 3.6e6,
-    "uJ": 1e-6,
-    "µJ": 1e-6,
-    "nJ": 1e-9,
-    "pJ": 1e-12,
-}
-
-_UNITS: dict[str, tuple[str, Mapping[str, float]]] = {
-    "time_budget": ("time-budget", TIME_S),
-    "trial_timeout": ("trial-timeout", TIME_S),
-    "energy_budget": ("energy-budget", ENERGY_J),
-    "max_energy": ("max-energy", ENERGY_J),
-}
+        return None if text is None else units.parse(text, _UNITS[name], name.replace("_", "-"))
 
 
 def resolve(given: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[SearchSettings, dict[str, str]]:

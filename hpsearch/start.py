@@ -1,11 +1,17 @@
 """From settings to a finished search, as a person runs it: space, search, front, report, exit code."""
 
+import logging
+
 from rich.console import Console
 from rich.table import Table
 
-from hpsearch.progress import Progress, format_duration
-from hpsearch.settings import SearchSettings
+from greenprune_core.errors import GreenpruneError
+from hpsearch.progress import Progress
+from hpsearch.settings import RUNNER, SearchSettings
+from hpsearch.units import ENERGY, MACS, show, show_duration
 from search_spaces import SearchSpace, draws, load_space, pin
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_space(settings: SearchSettings) -> SearchSpace:
@@ -18,30 +24,66 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
     return pin(space, settings.pinned) if settings.pinned else space
 
 
-def dry(settings: SearchSettings, console: Console) -> int:
-    """Show the space and the estimated cost; start and write nothing."""
-    show_space(console, resolve_space(settings))
-    return 0
-
-
 def run(settings: SearchSettings, console: Console, runner: str) -> int:
     """Search, then show the front and where the report is; return the exit code."""
-    from hpsearch.tuner import search
+    from hpsearch.storage import RunStorage
+    from hpsearch.tuner import check_run, search
 
     space = resolve_space(settings)
+    check_run(RunStorage.open(settings.run), settings)
+    if runner == RUNNER:
+        from hpsearch.estimate import check_data
+
+        check_data(space, settings)
     with Progress(settings.trials, console) as progress:
         outcome = search(settings, space, say=console.print, progress=progress, runner=runner)
-    ledger = outcome.ledger
     ending = f" ({outcome.reason})" if outcome.reason else ""
-    console.print(f"{ledger.n_finished} trials in {format_duration(outcome.seconds)}{ending}", highlight=False)
+    n_finished = outcome.ledger.n_finished
+    console.print(f"{n_finished} trials in {show_duration(outcome.seconds)}{ending}", highlight=False)
+    if outcome.ledger.counts["complete"]:
+        show_result(settings, console)
     if outcome.error is not None:
         raise outcome.error
     return 0
 
 
+def show_result(settings: SearchSettings, console: Console) -> None:
+    """Print the front, write the report and say where it is."""
+    from hpsearch.report import write_report
+    from hpsearch.search_run import open_run
+    from hpsearch.standing import show_front
+
+    opened = open_run(settings.run)
+    show_front(console, opened)
+    write_report(opened)
+    console.print(f"report: {settings.run}/report.html", highlight=False, soft_wrap=True)
+
+
+def dry(settings: SearchSettings, console: Console) -> int:
+    """Show the space and the estimated cost; start and write nothing."""
+    from hpsearch.estimate import estimate_trial
+
+    space = resolve_space(settings)
+    show_space(console, space)
+    try:
+        cost = estimate_trial(space, settings)
+    except GreenpruneError as error:
+        console.print(f"cost: not known: {error}", highlight=False, soft_wrap=True)
+        return 0
+    console.print(
+        f"cost: at most {settings.trials} trials of {cost.epochs} epochs on {cost.n_train} images, each up to "
+        f"{show(cost.train_macs, MACS)} MACs and {show(cost.train_energy_j, ENERGY)} of training "
+        f"({cost.energy_source}), together {show(settings.trials * cost.train_energy_j, ENERGY)}; the dense network "
+        f"takes {show(cost.dense_macs, MACS)} MACs and {show(cost.dense_energy_j, ENERGY)} an inference",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
 def show_space(console: Console, space: SearchSpace) -> None:
     """Print a space: what is drawn and why, what is fixed."""
-    console.print(f"space {space.name}: {space.description}", highlight=False)
+    console.print(f"space {space.name}: {space.description}", highlight=False, soft_wrap=True)
     table = Table("parameter", "drawn from", "role", box=None, padding=(0, 2), header_style="bold")
     for name, draw in draws(space).items():
         role = "scientific" if name in space.scientific else "nuisance" if name in space.nuisance else ""
@@ -49,3 +91,4 @@ def show_space(console: Console, space: SearchSpace) -> None:
     for name, value in space.fixed.items():
         table.add_row(name, value, "fixed")
     console.print(table)
+    console.print(f"{len(space.first_points)} points are tried first", highlight=False)

@@ -10,6 +10,9 @@ from rich.table import Table
 
 from hpsearch.settings import RUNNER, SearchSettings, resolve
 
+SMOKE = ("epochs=5", "n_train=512")
+"""What makes a trial tiny, in any space; what the user sets counts more."""
+
 FLAGS = {"pins": "--set", "resume": "--resume"}
 
 
@@ -44,12 +47,15 @@ def options(function: Any) -> Any:
 @click.command("search")
 @options
 @click.option("--dry-run", is_flag=True, help="Show settings, space and cost; start nothing.")
-def command(dry_run: bool, **given: Any) -> int:
+@click.option("--smoke-test", is_flag=True, help="Two tiny trials in under a minute, to see that all parts work.")
+def command(dry_run: bool, smoke_test: bool, **given: Any) -> int:
     """Search a space for networks that are accurate and cheap.
 
     Options come from the command line, else from HPSEARCH_* variables, else from defaults; what was chosen, and
     whence, is printed first.
     """
+    if smoke_test:
+        given = {**given, "trials": 2, "pins": (*SMOKE, *given["pins"])}
     return execute(given, dry_run=dry_run)
 
 

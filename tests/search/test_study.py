@@ -31,9 +31,7 @@ THREE = SearchSpace(name="three", suggest=_suggest_three)
 
 
 def _open(folder: Path, space: SearchSpace = SPACE, **options) -> SearchStudy:
-    return SearchStudy(
-        DriverJournal(RunStorage.open(folder)), name="run", space=space, objectives=choose(), **options
-    )
+    return SearchStudy(DriverJournal(RunStorage.open(folder)), name="run", space=space, objectives=choose(), **options)
 
 
 def _read(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -143,10 +141,9 @@ def test_a_resumed_study_takes_another_range_but_no_other_kind_of_parameter(fold
         return TrialConfig(budget=BudgetConfig(target=trial.suggest_float("target", 0.01, 1.0)))
 
     assert _open(folder, SearchSpace(name="line", suggest=wider)).ask() is not None
+    again = _open(folder, THREE)
     with pytest.raises(ConfigError, match="names keep their kind"):
-        again = _open(folder, THREE)
-        for _ in range(3):
-            again.ask()
+        [again.ask() for _ in range(3)]
 
 
 def test_rows_from_elsewhere_need_the_names_of_the_space(folder):

@@ -1,0 +1,71 @@
+"""What a search would cost, and whether its data is there, before anything starts."""
+
+from dataclasses import dataclass
+
+import optuna
+
+from greenprune_core.config import TrialConfig
+from greenprune_core.cost import count_cost, estimate_energy, load_profile
+from greenprune_core.data import ImageData, load_data
+from greenprune_core.networks import build_network
+from hpsearch.settings import SearchSettings
+from search_spaces import SearchSpace
+
+TRAINING_PASSES = 3
+"""Forward passes that a training step costs: the backward pass counts as two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialCost:
+    """What one trial costs at most: as if nothing were pruned."""
+
+    epochs: int
+    n_train: int
+    dense_macs: int
+    dense_energy_j: float
+    train_macs: float
+    train_energy_j: float
+    energy_source: str
+
+
+def check_data(space: SearchSpace, settings: SearchSettings) -> ImageData:
+    """Load the data of the space's first configuration.
+
+    Raises:
+        DataError: it is not there, or damaged.
+    """
+    return load_data(first_config(space).data, settings.data_dir)
+
+
+def estimate_trial(space: SearchSpace, settings: SearchSettings) -> TrialCost:
+    """Return the cost of the space's first configuration, trained without pruning.
+
+    Raises:
+        ConfigError: data, network or profile is not there.
+    """
+    config = first_config(space)
+    data = load_data(config.data, settings.data_dir)
+    channels, height, _ = data.input_shape
+    network = build_network(config.network, n_classes=data.n_classes, in_channels=channels, image_size=height)
+    (example, _) = next(iter(data.plain_batches("validation", 1, limit=1)))
+    cost = count_cost(network, example)
+    energy = estimate_energy(cost, load_profile(config.budget.profile))
+    images = TRAINING_PASSES * data.n_train * config.epochs
+    return TrialCost(
+        epochs=config.epochs,
+        n_train=data.n_train,
+        dense_macs=cost.macs,
+        dense_energy_j=energy.joules,
+        train_macs=float(cost.macs * images),
+        train_energy_j=energy.joules * images,
+        energy_source=energy.source,
+    )
+
+
+def first_config(space: SearchSpace) -> TrialConfig:
+    """Return the configuration that a search of the space tries first."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for point in space.first_points[:1]:
+        study.enqueue_trial(dict(point))
+    return space.suggest(study.ask())

@@ -1,0 +1,101 @@
+"""Where a run stands, finished or still going, read from journal and rows: no Ray, and nothing is written."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from hpsearch.journal import JOURNAL, JournalReader
+from hpsearch.report.front_view import front_table
+from hpsearch.report.history import history_view, hypervolume_share
+from hpsearch.search_run import SearchRun
+from hpsearch.spent import energy_spent
+from hpsearch.units import ENERGY, show
+
+STATES = ("complete", "stopped", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a run stands."""
+
+    n_asked: int
+    """Finished trials that the run is to have."""
+    states: dict[str, int]
+    """State (complete, stopped, failed, running, waiting) -> trials; running ones may have died with their driver."""
+    n_front: int
+    hypervolume: float
+    """Share of the box between no image right at the dense network's cost and a perfect free network."""
+    busy_share: float | None
+    """Share of the slots' time in which they ran a trial."""
+    energy_j: float | None
+    """Energy of all training; None while no trial reports any."""
+    damaged: tuple[tuple[str, str], ...]
+    """Parts of the archive that could not be read, with the reason."""
+
+
+def read_standing(run: SearchRun) -> Standing:
+    """Read where a run stands."""
+    rows = Counter(row["state"] for row in run.rows)
+    told = {row["trial_id"] for row in run.rows}
+    states = {state: rows[state] for state in STATES} | _unfinished(run, told)
+    return Standing(
+        n_asked=int(run.settings.get("trials", len(run.rows))),
+        states=states,
+        n_front=len(run.compared.members),
+        hypervolume=hypervolume_share(run),
+        busy_share=history_view(run).busy_share,
+        energy_j=energy_spent(run.rows).total_j,
+        damaged=run.archive.damaged,
+    )
+
+
+def show_standing(console: Console, run: SearchRun, standing: Standing) -> None:
+    """Print where a run stands, and its front."""
+    n_finished = sum(standing.states[state] for state in STATES)
+    states = ", ".join(f"{count} {state}" for state, count in standing.states.items() if count)
+    busy = "-" if standing.busy_share is None else f"{standing.busy_share:.1%}"
+    console.print(f"run {run.name}: {n_finished} of {standing.n_asked} trials finished ({states or 'none yet'})")
+    console.print(
+        f"front {standing.n_front}, hypervolume {standing.hypervolume:.4f}, slots busy {busy}, "
+        f"energy of training {show(standing.energy_j, ENERGY)}"
+    )
+    for path, reason in standing.damaged:
+        console.print(f"left out the damaged part {path}: {reason}")
+    show_front(console, run)
+
+
+def show_front(console: Console, run: SearchRun) -> None:
+    """Print the front as a table, from the cheapest sub-network to the dearest."""
+    if not run.compared.members:
+        console.print("no trial is on the front yet")
+        return
+    lines = front_table(run, None)
+    second = run.objectives[1].name
+    headings = ("trial", "accuracy", "95 %", "test", second, "MACs", "parameters")
+    table = Table(*headings, box=None, padding=(0, 2), header_style="bold")
+    for line in lines:
+        table.add_row(
+            line.trial_id, line.accuracy, line.interval, line.test_accuracy, line.cost, line.macs, line.params
+        )
+    console.print(table)
+
+
+def _unfinished(run: SearchRun, told: set[str]) -> dict[str, int]:
+    """Count the trials of the journal that have no row yet."""
+    if not run.storage.exists(JOURNAL):
+        return {}
+    import optuna
+    from optuna.trial import TrialState
+
+    from hpsearch.study import HASH
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalReader(run.storage))
+    found: Counter[str] = Counter()
+    for study in storage.get_all_studies():
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+            if trial.user_attrs.get(HASH) not in told or HASH not in trial.user_attrs:
+                found[trial.state.name] += 1
+    return {"running": found[TrialState.RUNNING.name], "waiting": found[TrialState.WAITING.name]}
