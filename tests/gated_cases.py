@@ -4,6 +4,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.vision_transformer import VisionTransformer
 
 from greenprune_core.gates import GatedNetwork
 from greenprune_core.networks.cifar_resnet import cifar_resnet
@@ -83,6 +84,10 @@ def small(name: str) -> nn.Module:
     """Build one of this file's networks."""
     if name == "cifar_resnet8":
         return cifar_resnet(8, n_classes=5, in_channels=3, width=4)
+    if name == "tiny_vit":
+        network = VisionTransformer(16, 4, 2, 4, 32, 64, num_classes=5)
+        nn.init.normal_(network.heads[0].weight)  # zero at the start
+        return network
     return {"mixed": Mixed, "plain": Plain}[name]()
 
 

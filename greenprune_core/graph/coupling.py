@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import fx, nn
 
+from greenprune_core.graph.attention import HEADS
 from greenprune_core.graph.flow import Flow
-from greenprune_core.graph.labels import LabelArray, Labels
+from greenprune_core.graph.labels import LabelArray, Labels, shrink
 from greenprune_core.graph.operators import apply_rule
 
 
@@ -43,6 +44,7 @@ def couple(traced: fx.GraphModule, *, ignore: Sequence[str] = (), streams: bool 
     numbered = _number_gates(flow.labels, streams)
     gates = np.asarray(numbered.gates, dtype=np.int64)
     channels = {node: gates[worn] for node, worn in flow.worn.items() if isinstance(worn, np.ndarray)}
+    channels.update({node: shrink(array) for node, array in channels.items() if HEADS in node.meta})
     not_gated = {}
     for layer, made in flow.made.items():
         if (gates[made] < 0).all():

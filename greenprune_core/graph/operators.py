@@ -98,6 +98,7 @@ MODULES: dict[Any, Rule] = {
 }
 FUNCTIONS: dict[Any, Rule] = {
     getattr: rules.shape_query,
+    functional.scaled_dot_product_attention: rules.attends,
     **{kind: rule for rule, names in _TENSOR_NAMES for kind, rule in _named(torch, rule, names)},
     **{kind: rule for rule, names in _FUNCTIONAL_NAMES for kind, rule in _named(functional, rule, names)},
     **{kind: rule for rule, names in _OPERATOR_NAMES for kind, rule in _named(operator, rule, names)},

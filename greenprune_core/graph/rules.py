@@ -7,7 +7,7 @@ from torch import fx
 
 from greenprune_core.graph import layout
 from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_inputs, unknown
-from greenprune_core.graph.labels import LabelArray, along, varying_axes
+from greenprune_core.graph.labels import LabelArray, along, spread, varying_axes
 from greenprune_core.graph.trace import ADDITIONS, is_tensor
 
 
@@ -174,6 +174,27 @@ def pads(flow: Flow, node: fx.Node) -> Worn:
     before, after = (flow.labels.create((n, *rest), None) for n in amounts[-2:])
     own = np.broadcast_to(array, (sources[0].meta["shape"][1], *rest))
     return np.concatenate((before, own, after), axis=0)
+
+
+def attends(flow: Flow, node: fx.Node) -> Worn:
+    """Couple all channels of a head, in queries, keys and values: a head stays or goes as a whole."""
+    if len(node.args) != 3 or node.kwargs or not is_tensor(node):
+        return unknown(flow, node)
+    arrays = [_by_head(flow, operand) for operand in node.args if isinstance(operand, fx.Node)]
+    first = arrays[0]
+    if first is None or any(array is None or len(array) != len(first) for array in arrays):
+        return unknown(flow, node)
+    for array in arrays:
+        assert array is not None
+        flow.labels.union(first[:, :1, :1], array)
+    return arrays[-1]
+
+
+def _by_head(flow: Flow, operand: fx.Node) -> LabelArray | None:
+    array, shape = flow.array(operand), operand.meta["shape"]
+    if array.ndim != 3 or array.shape[1] > 1:
+        return None
+    return spread(array, (shape[1], 1, shape[3]))
 
 
 def shape_query(flow: Flow, node: fx.Node) -> Worn:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
+from greenprune_core.graph.attention import write_out_attention
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     nn.functional.dropout: nn.Dropout,
@@ -42,6 +43,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     _run_once(clone, example_input)
     traced = _trace_graph(clone)
     _replace_functional_dropout(traced)
+    write_out_attention(traced)
     record_shapes(traced, example_input)
     for name, module in traced.named_modules():
         module.training = modes.get(name, network.training)

@@ -15,9 +15,10 @@ from greenprune_core.errors import ConfigError, VerificationError
 from greenprune_core.extract import extract, extract_with_map, round_masks, slice_like, verify
 from greenprune_core.gates import GatedNetwork, attach_gates
 
-SMALL = ("cifar_resnet8", "mixed", "plain")
+SMALL = ("cifar_resnet8", "mixed", "plain", "tiny_vit")
 QUICK = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0")
 WITHOUT_BRANCHES = ("mixed", "plain", "vgg16_bn", "densenet121", "googlenet", "shufflenet_v2_x1_0")
+BROKEN_BY_ONE_GROUP = ("plain", "vgg16_bn")
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -37,11 +38,12 @@ def check_exact(name: str, granularity: str, dtype: torch.dtype) -> None:
     for kind in MASK_KINDS:
         if kind == "one group closed" and granularity == "layer":
             continue
-        try:
-            static = extract(gated, make_masks(gated, kind))
-        except ConfigError as error:
-            assert kind == "one group closed" and "needs a path" in str(error)
+        masks = make_masks(gated, kind)
+        if kind == "one group closed" and name in BROKEN_BY_ONE_GROUP:
+            with pytest.raises(ConfigError, match="needs a path"):
+                extract(gated, masks)
             continue
+        static = extract(gated, masks)
         verify(gated, static, images, TOLERANCES[dtype])
         size = sum(p.numel() for p in static.parameters())
         if kind in ("one left per group", "random halves") and granularity != "layer":
@@ -92,7 +94,7 @@ def check_gradient_step(name: str, granularity: str, kind: str) -> None:
     expected = slice_like(gated, static, dict(gated.named_parameters()))
     assert set(expected) == {name for name, _ in static.named_parameters()}
     for parameter_name, parameter in static.named_parameters():
-        scale = expected[parameter_name].abs().max() + 1e-12
+        scale = expected[parameter_name].abs().max() + 1e-4
         difference = (parameter - expected[parameter_name]).abs().max()
         assert difference <= 1e-8 * scale, parameter_name
     for buffer_name, buffer in static.named_buffers():
@@ -192,7 +194,7 @@ def test_rounding_opens_the_gates_first_that_were_open_most_often() -> None:
 
 
 def test_momenta_go_over_the_cut_with_their_weights() -> None:
-    gated, images = gated_case("cifar_resnet8", "both", torch.float32)
+    gated, _ = gated_case("cifar_resnet8", "both", torch.float32)
     static = extract(gated, make_masks(gated, "random halves"))
     momenta = {name: parameter.detach() * 3 for name, parameter in gated.named_parameters()}
     kept = slice_like(gated, static, momenta)
@@ -204,7 +206,7 @@ def test_momenta_go_over_the_cut_with_their_weights() -> None:
 
 
 def test_the_cut_network_shares_no_memory_with_the_gated_one() -> None:
-    gated, images = gated_case("mixed", "channel", torch.float32)
+    gated, _ = gated_case("mixed", "channel", torch.float32)
     before = copy.deepcopy(gated.state_dict())
     static = extract(gated, make_masks(gated, "all open"))
     with torch.no_grad():
