@@ -1,0 +1,205 @@
+"""What one pass costs against dense training: MACs, seconds per phase, peak memory, and inference after the cut.
+
+Both trainings advance epoch by epoch in turn, in one process and on the same batches, so that a slow minute of the
+machine hits both. Run: `python benchmarks/one_pass_cost.py [--device cuda] [--networks cifar_resnet20 ...]`.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from results_file import write_result
+
+from greenprune_core.config import (
+    BudgetConfig,
+    DataConfig,
+    ExecutionConfig,
+    GateConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    PhaseConfig,
+    TrialConfig,
+)
+from greenprune_core.data import ImageData
+from greenprune_core.extract import extract
+from greenprune_core.one_pass import advance, start
+from greenprune_core.state import TrainingState
+
+EPOCHS = 20
+PHASES = PhaseConfig(warm_up=0.05, freeze_at=0.3, freeze_latest=0.3)
+INFERENCE_BATCH = 256
+
+
+def main() -> None:
+    """Run the pairs, print the ratios and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", default=["cifar_resnet20", "cifar_resnet56"])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--steps-per-epoch", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        print(peak_memory(options.memory_of, options))
+        return
+    results = {name: compare(name, options) for name in options.networks}
+    print(write_result("one_pass_cost", vars(options), results))
+
+
+def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
+    """Train `network` dense and in one pass, in turn, and return ratios: median, least and largest of the pairs."""
+    pairs = [train_pair(network, seed, options) for seed in range(options.pairs)]
+    results: dict[str, object] = {
+        key: {
+            "median": statistics.median(pair[key] for pair in pairs),
+            "least": min(pair[key] for pair in pairs),
+            "largest": max(pair[key] for pair in pairs),
+            "n": len(pairs),
+        }
+        for key in pairs[0]
+    }
+    if options.device == "cpu":
+        results["peak_memory_ratio"] = memory_ratio(network, options)
+    print(network, results, flush=True)
+    return results
+
+
+def train_pair(network: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Advance a dense and a one-pass training in turn, epoch by epoch."""
+    data = images(options)
+    config = configuration(network, seed, options)
+    dense = start(dataclasses.replace(config, budget=BudgetConfig(target=1.0)), data=data, device=options.device)
+    ours = start(config, data=data, device=options.device)
+    per_epoch: dict[str, list[float]] = {"dense": [], "ours": []}
+    phases = []
+    for epoch in range(1, EPOCHS + 1):
+        for name, state in (("dense", dense), ("ours", ours)):
+            before = sum(cost.seconds for cost in state.spent.values())
+            began = time.perf_counter()
+            advance(state, epoch)
+            wall = time.perf_counter() - began
+            spent = sum(cost.seconds for cost in state.spent.values()) - before
+            # the cut itself (tracing, statistics) is part of our bill; evaluation after each epoch is on neither
+            per_epoch[name].append(spent if name == "dense" or phase_unchanged(state, phases) else wall)
+        phases.append(ours.phase)
+    select = [i for i in range(1, EPOCHS) if phases[i] == phases[i - 1] == "select"]
+    finish = [i for i in range(1, EPOCHS) if phases[i] == phases[i - 1] == "finish"]
+    step = lambda name, epochs: statistics.median(per_epoch[name][i] for i in epochs)  # noqa: E731
+    n_images = sum(cost.steps for cost in ours.spent.values()) * options.batch_size
+    assert ours.cost is not None
+    return {
+        "select_step_ratio": step("ours", select) / step("dense", select),
+        "finish_step_ratio": step("ours", finish) / step("dense", finish),
+        "wall_ratio": sum(per_epoch["ours"]) / sum(per_epoch["dense"]),
+        "train_macs_ratio": sum(c.macs for c in ours.spent.values()) / (3 * ours.dense_cost.macs * n_images),
+        "kept_macs": ours.cost.macs / ours.dense_cost.macs,
+        "dense_images_per_second": n_images / sum(per_epoch["dense"]),
+        "our_images_per_second": n_images / sum(per_epoch["ours"]),
+        **inference(network, options),
+    }
+
+
+def phase_unchanged(state: TrainingState, phases: list[str]) -> bool:
+    """Whether the epoch just run held no cut."""
+    return bool(phases) and phases[-1] == state.phase
+
+
+def inference(network: str, options: argparse.Namespace) -> dict[str, float]:
+    """Time the network cut to half of its MACs in blocks of 8 channels against the dense one, in turn."""
+    config = configuration(network, 0, options)
+    gates = dataclasses.replace(config.gates, round_to=8, streams=True)
+    state = start(dataclasses.replace(config, gates=gates), data=images(options), device=options.device)
+    assert state.pressure is not None
+    score = torch.rand(state.gated.n_gates, generator=torch.Generator().manual_seed(0))
+    kept = state.pressure.settle(score).kept_V
+    masks = {name: kept[place] for name, place in state.gated.group_slices.items()}
+    state.gated.freeze(masks)
+    small = extract(state.gated).eval()
+    dense = state.gated.network.eval()
+    batch = torch.randn(INFERENCE_BATCH, 3, 32, 32, device=options.device)
+    if options.channels_last:
+        small, dense = (net.to(memory_format=torch.channels_last) for net in (small, dense))
+        batch = batch.to(memory_format=torch.channels_last)
+    seconds: dict[str, list[float]] = {"small": [], "dense": []}
+    with torch.no_grad():
+        for repeat in range(7):
+            for name, net in (("small", small), ("dense", dense)):
+                began = time.perf_counter()
+                net(batch)
+                if options.device != "cpu":
+                    torch.cuda.synchronize()
+                if repeat:  # the first warms up
+                    seconds[name].append(time.perf_counter() - began)
+    macs_ratio = state.pressure.kept_fraction(kept)
+    speed_up = statistics.median(seconds["dense"]) / statistics.median(seconds["small"])
+    return {
+        "inference_macs_ratio": macs_ratio,
+        "inference_speed_up": speed_up,
+        "speed_up_over_macs": speed_up * macs_ratio,
+    }
+
+
+def memory_ratio(network: str, options: argparse.Namespace) -> float:
+    """Peak resident memory of our training over that of dense training, each in a process of its own."""
+    peaks = []
+    for kind in ("dense", "ours"):
+        command = [sys.executable, __file__, "--memory-of", f"{kind}:{network}", "--threads", str(options.threads)]
+        command += ["--batch-size", str(options.batch_size)]
+        peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    return peaks[1] / peaks[0]
+
+
+def peak_memory(kind_and_network: str, options: argparse.Namespace) -> int:
+    """Train through all phases and return this process's peak resident memory in KiB."""
+    import resource
+
+    kind, _, network = kind_and_network.partition(":")
+    config = dataclasses.replace(configuration(network, 0, options), epochs=6)
+    if kind == "dense":
+        config = dataclasses.replace(config, budget=BudgetConfig(target=1.0))
+    advance(start(config, data=images(options), device="cpu"), config.epochs)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def configuration(network: str, seed: int, options: argparse.Namespace) -> TrialConfig:
+    """One-pass training to half of the MACs."""
+    return TrialConfig(
+        network=NetworkConfig(name=network),
+        data=DataConfig(name="noise"),
+        gates=GateConfig(learning_rate_factor=5.0),
+        budget=BudgetConfig(target=0.5),
+        phases=PHASES,
+        optimiser=OptimiserConfig(batch_size=options.batch_size),
+        execution=ExecutionConfig(
+            precision=options.precision, channels_last=options.channels_last, compile=options.compile
+        ),
+        epochs=EPOCHS,
+        seed=seed,
+    )
+
+
+def images(options: argparse.Namespace) -> ImageData:
+    """Noise of CIFAR's format: costs do not depend on what the images show."""
+    generator = torch.Generator().manual_seed(0)
+    n_train = options.steps_per_epoch * options.batch_size + 64
+
+    def part(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        return pixels, torch.arange(n) % 10
+
+    config = DataConfig(name="noise", validation_share=0.15)
+    return ImageData.from_tensors(part(round(n_train / 0.85) + 10), part(64), config, device=options.device)
+
+
+if __name__ == "__main__":
+    main()
