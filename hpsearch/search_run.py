@@ -2,22 +2,30 @@
 
 import functools
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from greenprune_core.errors import ConfigError
 from hpsearch import archive, objectives, picker, units
 from hpsearch.front import Front, find_front
+from hpsearch.measured import read_measurements, with_latency, with_measured
 from hpsearch.storage import RunStorage
 
 if TYPE_CHECKING:
     import altair
 
+logger = logging.getLogger(__name__)
+
 SETTINGS = "settings.json"
+EnergyKind = Literal["recorded", "measured"]
+"""recorded: what the trials themselves wrote; measured: what `hpsearch measure` found."""
+
+_REPLACED = ("energy_j", "dense_energy_j", "energy_source", "latency_s")
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,12 @@ class SearchRun:
     Attributes:
         storage: the run's folder.
         facts: content of settings.json: `settings`, `sessions`, `schema_version`.
+        energy: which joules its rows carry, recorded or measured; never both.
     """
 
     storage: RunStorage
     facts: Mapping[str, Any]
+    energy: EnergyKind = "recorded"
 
     @property
     def name(self) -> str:
@@ -48,15 +58,36 @@ class SearchRun:
         """The table of all finished trials, and the damaged parts."""
         return archive.read_archive(self.storage)
 
-    @property
+    @functools.cached_property
+    def measurements(self) -> list[dict[str, Any]]:
+        """What `hpsearch measure` found, one line per network and batch size; a damaged table is named in the log."""
+        try:
+            return read_measurements(self.storage)
+        except ConfigError as error:
+            if self.energy == "measured":
+                raise
+            logger.warning("%s", error)
+            return []
+
+    @functools.cached_property
     def trials(self) -> pa.Table:
         """All finished trials, one row each; `run.trials.to_pandas()` where pandas is installed."""
-        return self.archive.table
+        table = self.archive.table
+        if not self.measurements:
+            return table
+        for name in _REPLACED:
+            field = table.schema.field(name)
+            values = pa.array([row[name] for row in self.rows], field.type)
+            table = table.set_column(table.schema.get_field_index(name), field, values)
+        return table
 
     @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """All finished trials as dictionaries, structured columns read."""
-        return archive.rows(self.trials)
+        """All finished trials as dictionaries, structured columns read; latencies and joules measured where asked."""
+        rows = archive.rows(self.archive.table)
+        if self.energy == "measured":
+            return with_measured(rows, self.measurements)
+        return with_latency(rows, self.measurements) if self.measurements else rows
 
     @property
     def objectives(self) -> tuple[objectives.Objective, ...]:
@@ -106,11 +137,12 @@ class SearchRun:
         return draw_front(front_view(self))
 
 
-def open_run(location: str | os.PathLike[str]) -> SearchRun:
+def open_run(location: str | os.PathLike[str], energy: EnergyKind = "recorded") -> SearchRun:
     """Open a run's folder or address for reading.
 
     Args:
         location: `<storage-path>/<name>`.
+        energy: take the joules that the trials recorded, or those that `hpsearch measure` found.
 
     Raises:
         ConfigError: no run is there, or one of a newer version.
@@ -134,7 +166,7 @@ def open_run(location: str | os.PathLike[str]) -> SearchRun:
             f"this greenprune reads runs up to version {archive.SCHEMA_VERSION}, but {location} has version {version}; "
             "install a newer one to read this run"
         )
-    return SearchRun(storage, facts)
+    return SearchRun(storage, facts, energy)
 
 
 def _number(value: str | float | None, quantity: units.Quantity, what: str) -> float | None:

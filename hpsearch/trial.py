@@ -1,6 +1,6 @@
 """One trial: train, cut, verify, count, save. A plain function that knows no ray, to be run and debugged alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 
 from greenprune_core.config import TrialConfig
-from greenprune_core.cost import ExpectedCost, estimate_energy, load_profile
+from greenprune_core.cost import DeviceProfile, Energy, ExpectedCost, estimate_energy, load_profile
+from greenprune_core.cost.training import TrainingPart, estimate_training_energy, training_macs
 from greenprune_core.one_pass import OnePassResult, advance, finished, start
 from greenprune_core.state import TrainingState, example_images
 from greenprune_core.subnetwork import save_subnetwork
@@ -145,6 +146,8 @@ def describe(result: OnePassResult, state: TrainingState) -> dict[str, Any]:
     profile = load_profile(config.budget.profile)
     energy = estimate_energy(result.cost, profile)
     report = result.freeze_report
+    seconds = sum(spent.seconds for spent in result.spent.values())
+    training = _training_energy(result.training_parts.values(), result, profile, seconds)
     return {
         "config_hash": config.config_hash,
         "seed": config.seed,
@@ -160,12 +163,14 @@ def describe(result: OnePassResult, state: TrainingState) -> dict[str, Any]:
         "energy_j": energy.joules,
         "dense_energy_j": estimate_energy(result.dense_cost, profile).joules,
         "energy_source": energy.source,
-        "train_seconds": sum(cost.seconds for cost in result.spent.values()),
-        "train_macs": round(result.train_macs),
+        "train_seconds": seconds,
+        "train_macs": result.train_macs,
+        "train_energy_j": training.joules,
+        "train_energy_source": training.source,
         "epochs": config.epochs,
         "device": device_name(state.device),
         "history": result.history,
-        "phase_cost": {phase: asdict(cost) for phase, cost in result.spent.items()},
+        "phase_cost": _phase_cost(result, profile),
         "kept_channels": {name: [sum(mask), len(mask)] for name, mask in result.masks.items()},
         "gate_histogram": list(report.open_histogram) if report else None,
         "disagreement": report.disagreement_mean if report else None,
@@ -178,6 +183,22 @@ def describe(result: OnePassResult, state: TrainingState) -> dict[str, Any]:
             "symptoms": result.symptoms,
         },
     }
+
+
+def _training_energy(
+    parts: Iterable[TrainingPart], result: OnePassResult, profile: DeviceProfile, seconds: float
+) -> Energy:
+    return estimate_training_energy(parts, profile, batch_size=result.config.optimiser.batch_size, seconds=seconds)
+
+
+def _phase_cost(result: OnePassResult, profile: DeviceProfile) -> dict[str, dict[str, float]]:
+    """Steps, images, seconds, multiply-accumulates and joules of each phase."""
+    costs: dict[str, dict[str, float]] = {}
+    for phase, spent in result.spent.items():
+        part = result.training_parts[phase]
+        joules = _training_energy([part], result, profile, spent.seconds).joules
+        costs[phase] = {**asdict(spent), "macs": training_macs([part]), "joules": joules}
+    return costs
 
 
 def device_name(device: str) -> str:
@@ -194,6 +215,7 @@ def _card(row: dict[str, Any], state: TrainingState) -> dict[str, Any]:
     """Return what the sub-network's card says about task, data and result."""
     data = state.data
     return {
+        "trial_id": row["config_hash"],
         "task": "image-classification",
         "data": {"name": data.name, "source": data.source, "input_shape": list(data.input_shape)},
         "classes": list(data.class_names),

@@ -91,8 +91,9 @@ def show(value: float | None, quantity: Quantity, digits: int = 3) -> str:
     if quantity is ACCURACY:
         return f"{value * 100:.2f} %"
     fitting = [unit for unit in quantity.shown if abs(value) >= quantity.factors[unit] * (1 - 0.5 * 10**-digits)]
-    unit = fitting[0] if fitting else quantity.shown[-1]
-    number = _significant(value / quantity.factors[unit] if value else 0.0, digits)
+    base = next(unit for unit in quantity.shown if quantity.factors[unit] == 1.0) if value == 0 else quantity.shown[-1]
+    unit = fitting[0] if fitting else base
+    number = _significant(value / quantity.factors[unit], digits)
     if quantity is MACS:
         return f"{number}{unit}"
     return f"{number} {unit}"

@@ -12,7 +12,7 @@ from greenprune_core.artefact import export_subnetwork
 from greenprune_core.errors import ConfigError
 from hpsearch.front import accuracy_interval
 from hpsearch.picker import NothingFitsError, Pick, Step, as_plain
-from hpsearch.search_run import SearchRun, open_run
+from hpsearch.search_run import EnergyKind, SearchRun, open_run
 from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, show
 
 EXIT_NOTHING_FITS = 3
@@ -26,12 +26,25 @@ EXIT_NOTHING_FITS = 3
 @click.option("--min-accuracy", metavar="SHARE", help="Floor of the validation accuracy, e.g. 0.9 or 90%.")
 @click.option("--knee", is_flag=True, help="Take the knee of the front.")
 @click.option("--trial", metavar="ID", help="Take this trial.")
+@click.option(
+    "--energy",
+    type=click.Choice(["recorded", "measured"]),
+    default="recorded",
+    show_default=True,
+    help="Joules as the trials wrote them, or as `hpsearch measure` found them.",
+)
 @click.option("--export", "target", metavar="DIR", type=click.Path(path_type=Path), help="Write its files here.")
 @click.option("--format", "formats", multiple=True, help="pt2, safetensors, onnx or card; default pt2 and safetensors.")
 @click.option("--force", is_flag=True, help="Let --export replace files.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; numbers in J, s and shares.")
 def command(
-    run: str, target: Path | None, formats: tuple[str, ...], force: bool, as_json: bool, **criteria: Any
+    run: str,
+    energy: EnergyKind,
+    target: Path | None,
+    formats: tuple[str, ...],
+    force: bool,
+    as_json: bool,
+    **criteria: Any,
 ) -> int:
     """Pick a sub-network of RUN for a budget; limits can be combined.
 
@@ -40,7 +53,7 @@ def command(
     """
     if target is None and (formats or force):
         raise ConfigError("--format and --force belong to --export, but got no --export; add --export DIR")
-    opened = open_run(run)
+    opened = open_run(run, energy)
     try:
         picked = opened.pick(**criteria)
     except NothingFitsError as error:

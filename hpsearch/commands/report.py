@@ -5,14 +5,20 @@ from pathlib import Path
 
 import click
 
-from greenprune_core.errors import ConfigError
 from hpsearch.archive import finished_ids
-from hpsearch.search_run import SearchRun, open_run
+from hpsearch.search_run import EnergyKind, SearchRun, open_run
 
 
 @click.command("report")
 @click.argument("run")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for the files; the run's own by default.")
+@click.option(
+    "--energy",
+    type=click.Choice(["recorded", "measured"]),
+    default="recorded",
+    show_default=True,
+    help="Joules as the trials wrote them, or as `hpsearch measure` found them.",
+)
 @click.option("--carbon-intensity", type=float, help="Grams of CO2e per kWh of your electricity, for the emissions.")
 @click.option(
     "--watch", is_flag=True, help="Write it again whenever trials finish, until the search is done or Ctrl-C."
@@ -20,31 +26,29 @@ from hpsearch.search_run import SearchRun, open_run
 @click.option(
     "--every", type=click.IntRange(1), default=10, show_default=True, help="Seconds between looks of --watch."
 )
-def command(run: str, output: Path | None, carbon_intensity: float | None, watch: bool, every: int) -> None:
+def command(
+    run: str, output: Path | None, energy: EnergyKind, carbon_intensity: float | None, watch: bool, every: int
+) -> None:
     """Write report.html, report.md, pareto.png, pareto.svg, front.csv, front.parquet and front.json for RUN."""
     from hpsearch.report import write_report
 
-    if carbon_intensity is not None and carbon_intensity < 0:
-        raise ConfigError(
-            f"--carbon-intensity needs g/kWh >= 0, but got {carbon_intensity:g}; see your supplier's figure"
-        )
-    opened = open_run(run)
+    opened = open_run(run, energy)
     _warn(opened)
     if not watch:
         for path in write_report(opened, output, carbon_g_per_kwh=carbon_intensity):
             click.echo(f"wrote {path}")
         return
-    _watch(run, output, carbon_intensity, every)
+    _watch(run, output, energy, carbon_intensity, every)
 
 
-def _watch(run: str, output: Path | None, carbon_intensity: float | None, every: int) -> None:
+def _watch(run: str, output: Path | None, energy: EnergyKind, carbon_intensity: float | None, every: int) -> None:
     """Write the report whenever the number of finished trials has changed."""
     from hpsearch.report import write_report
 
     written = -1
     try:
         while True:
-            opened = open_run(run)
+            opened = open_run(run, energy)
             n_finished = len(finished_ids(opened.storage))
             is_done = n_finished >= int(opened.settings.get("trials") or 0)
             if n_finished and (n_finished != written or is_done):
@@ -57,7 +61,7 @@ def _watch(run: str, output: Path | None, carbon_intensity: float | None, every:
                 return
             time.sleep(every)
     except KeyboardInterrupt:
-        opened = open_run(run)
+        opened = open_run(run, energy)
         if opened.trials.num_rows:
             write_report(opened, output, carbon_g_per_kwh=carbon_intensity)
         click.echo("stopped watching; the last report is in place")

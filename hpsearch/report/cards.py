@@ -9,7 +9,7 @@ from typing import Any
 
 from hpsearch.front import Row, accuracy_interval
 from hpsearch.search_run import SearchRun
-from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, show, show_duration
+from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, Quantity, show, show_duration
 
 WIDTH, HEIGHT = 320.0, 120.0
 """Size of the small pictures, in the units of their own drawing."""
@@ -67,10 +67,11 @@ def make_cards(run: SearchRun) -> tuple[Card, ...]:
 
 
 def _make_card(run: SearchRun, row: Row) -> Card:
+    measured = [found for found in run.measurements if found["trial_id"] == row["trial_id"]]
     network = _network(row.get("kept_channels"))
     return Card(
         trial_id=row["trial_id"],
-        figures=tuple(_figures(row)),
+        figures=(*_figures(row), *map(_measured, measured)),
         network=network,
         network_summary=_network_summary(row.get("kept_channels")),
         histogram=_histogram(row.get("gate_histogram")),
@@ -115,6 +116,20 @@ def _figures(row: Row) -> list[tuple[str, str]]:
         ("ran on", f"{row.get('node') or '-'}, {row.get('device') or '-'}, version {row.get('version') or '-'}"),
     ]
     return figures
+
+
+def _measured(found: Mapping[str, Any]) -> tuple[str, str]:
+    latency = f"{show(found['latency_s'], TIME)} ({_span(found, 'latency', 's', TIME)})"
+    energy = "no joules counted"
+    if found["energy_j"] is not None:
+        energy = f"{show(found['energy_j'], ENERGY)} per inference ({_span(found, 'energy', 'j', ENERGY)})"
+        energy += f" by {found['energy_source']}"
+    text = f"{latency}, {energy}; 95 %, {found['n_windows']} windows, {found['device']}"
+    return f"measured, batch {found['batch_size']}", text
+
+
+def _span(found: Mapping[str, Any], name: str, unit: str, quantity: Quantity) -> str:
+    return f"{show(found[f'{name}_low_{unit}'], quantity)} to {show(found[f'{name}_high_{unit}'], quantity)}"
 
 
 def _accuracy(row: Row, split: str, n: int | None) -> str:

@@ -81,7 +81,13 @@ def busy_spec(view: HistoryView) -> Spec:
         "width": "container",
         "height": 200,
         "data": {"name": "busy"},
-        "mark": {"type": "area", "interpolate": "step-after", "color": ACCENT, "opacity": 0.5, "line": True},
+        "mark": {
+            "type": "area",
+            "interpolate": "step-after",
+            "color": ACCENT,
+            "opacity": 0.4,
+            "line": {"color": ACCENT},
+        },
         "encoding": {
             "x": {"field": "seconds", "type": "quantitative", "title": "seconds since the first trial"},
             "y": {
@@ -89,7 +95,7 @@ def busy_spec(view: HistoryView) -> Spec:
                 "type": "quantitative",
                 "title": "trials running",
                 "scale": {"domain": [0, max(1, view.n_slots)]},
-                "axis": {"tickMinStep": 1, "format": "d"},
+                "axis": {"tickCount": min(6, max(1, view.n_slots)), "format": "d"},
             },
         },
     }

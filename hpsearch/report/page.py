@@ -17,8 +17,9 @@ from hpsearch.report.cards import HEIGHT, WIDTH, make_cards
 from hpsearch.report.front_view import Axis, FrontView, front_table, front_view
 from hpsearch.report.history import HistoryView, history_view
 from hpsearch.report.importance import ImportanceView, importance_view, is_logarithmic
-from hpsearch.report.spending import JOULES_PER_KWH, spending_view
+from hpsearch.report.spending import spending_view
 from hpsearch.search_run import SearchRun
+from hpsearch.spent import JOULES_PER_KWH
 
 MAX_SLICES = 12
 MAX_CARDS = 100
@@ -107,7 +108,9 @@ def _data(run: SearchRun, front: FrontView, history: HistoryView, importance: Im
         specs["parallel"] = charts.parallel_spec([objective.name for objective in run.objectives])
         datasets["parallel"] = _parallel(run)
     if len(history.progress) > 1:
-        titles = {"trials": "trials", "epochs": "training epochs", "energy": "training energy"}
+        titles = {"trials": "trials", "epochs": "training epochs"}
+        if history.progress[-1].energy_j > 0:
+            titles["energy"] = "training energy"
         specs |= {f"history_{name}": charts.history_spec(name, title) for name, title in titles.items()}
         datasets["progress"] = [
             {"trials": step.n_trials, "epochs": step.n_epochs, "energy": step.energy_j, "hypervolume": step.hypervolume}

@@ -1,14 +1,12 @@
 """What the search cost, and when it has paid for itself."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpsearch.front import Row
 from hpsearch.search_run import SearchRun
-
-JOULES_PER_KWH = 3.6e6
+from hpsearch.spent import STATES, carbon_kg, energy_spent, payback_inferences
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class PayBack:
     trial_id: str
     saved_j: float
     """Energy of one inference less than the dense network's."""
-    n_inferences: float | None
-    """None where nothing is saved or the search's energy is not known."""
+    n_inferences: int | None
+    """None where nothing is saved, or where the energies of search and inference do not come from one source."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,18 @@ def spending_view(run: SearchRun, carbon_g_per_kwh: float | None = None) -> Spen
         run: the run.
         carbon_g_per_kwh: grams of CO2 equivalent per kWh of the electricity used; there is no built-in table.
     """
-    states = ("complete", "stopped", "failed")
-    by_state = [_spent(state, [row for row in run.rows if row["state"] == state]) for state in states]
+    by_state = [_spent(state, [row for row in run.rows if row["state"] == state]) for state in STATES]
     total = _spent("all", run.rows)
-    energy_kwh = None if total.energy_j is None else total.energy_j / JOULES_PER_KWH
-    has_carbon = carbon_g_per_kwh is not None and energy_kwh is not None
+    sources = {row["train_energy_source"] for row in run.rows if row.get("train_energy_source")}
+    # joules of a model and joules of a meter do not pay each other back
+    spent_j = total.energy_j if sources == {run.compared.energy_source} else None
+    has_carbon = carbon_g_per_kwh is not None and total.energy_j is not None
     return Spending(
         by_state=tuple(spent for spent in by_state if spent.n_trials),
         total=total,
         sources=tuple(f"{name} ({count})" for name, count in _count(run.rows, "train_energy_source")),
-        co2e_kg=energy_kwh * carbon_g_per_kwh / 1000 if has_carbon else None,  # type: ignore[operator]
-        pay_back=tuple(_pay_back(row, total.energy_j) for row in run.compared.members if _knows_dense(row)),
+        co2e_kg=carbon_kg(total.energy_j, carbon_g_per_kwh) if has_carbon else None,  # type: ignore[arg-type]
+        pay_back=tuple(_pay_back(row, spent_j) for row in run.compared.members if _knows_dense(row)),
         nodes=_count(run.rows, "node"),
         devices=_count(run.rows, "device"),
         versions=_count(run.rows, "version"),
@@ -77,29 +76,26 @@ def spending_view(run: SearchRun, carbon_g_per_kwh: float | None = None) -> Spen
 
 
 def _spent(state: str, rows: Sequence[Row]) -> Spent:
-    energies = [row["train_energy_j"] for row in rows if _is_finite(row.get("train_energy_j"))]
+    energy = energy_spent(rows)
     return Spent(
         state=state,
         n_trials=len(rows),
-        energy_j=sum(energies) if energies else None,
-        seconds=sum(row["train_seconds"] for row in rows if _is_finite(row.get("train_seconds"))),
+        energy_j=energy.total_j,
+        seconds=sum(row.get("train_seconds") or 0.0 for row in rows),
         macs=float(sum(row.get("train_macs") or 0 for row in rows)),
-        n_without_energy=len(rows) - len(energies),
+        n_without_energy=sum(energy.n_unknown.values()),
     )
 
 
 def _pay_back(row: Row, spent_j: float | None) -> PayBack:
-    saved = row["dense_energy_j"] - row["energy_j"]
-    return PayBack(row["trial_id"], saved, spent_j / saved if spent_j is not None and saved > 0 else None)
+    dense, own = row["dense_energy_j"], row["energy_j"]
+    n_inferences = None if spent_j is None else payback_inferences(spent_j, dense, own)
+    return PayBack(row["trial_id"], dense - own, n_inferences)
 
 
 def _knows_dense(row: Row) -> bool:
-    return _is_finite(row.get("dense_energy_j")) and _is_finite(row.get("energy_j"))
+    return row.get("dense_energy_j") is not None and row.get("energy_j") is not None
 
 
 def _count(rows: Sequence[Row], column: str) -> tuple[tuple[str, int], ...]:
     return tuple(Counter(str(row[column]) for row in rows if row.get(column)).most_common())
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

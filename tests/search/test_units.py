@@ -69,7 +69,7 @@ def test_what_does_not_read_is_refused_with_the_option_and_an_example(text, quan
         (1.534e-3, ENERGY, "1.53 mJ"),
         (0.9999e-3, ENERGY, "1.00 mJ"),
         (2.5e-13, ENERGY, "0.250 pJ"),
-        (0.0, ENERGY, "0 pJ"),
+        (0.0, ENERGY, "0 J"),
         (125_485_696, MACS, "125M"),
         (20_400_000, MACS, "20.4M"),
         (512, MACS, "512"),
@@ -90,7 +90,7 @@ def test_what_is_shown_reads_back_to_three_digits(value):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.85, "850 ms"), (42.3, "42 s"), (190, "3 min 10 s"), (7500, "2 h 05 min"), (273600, "3 d 4 h"), (None, "-")],
+    [(0.0, "0 s"), (0.85, "850 ms"), (42.3, "42 s"), (190, "3 min 10 s"), (7500, "2 h 05 min"), (273600, "3 d 4 h"), (None, "-")],
 )
 def test_durations_are_shown_as_people_say_them(seconds, text):
     assert show_duration(seconds) == text
