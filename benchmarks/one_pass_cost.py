@@ -24,6 +24,7 @@ from greenprune_core.config import (
     PhaseConfig,
     TrialConfig,
 )
+from greenprune_core.cost.training import training_macs
 from greenprune_core.data import ImageData
 from greenprune_core.extract import extract
 from greenprune_core.one_pass import advance, start
@@ -95,13 +96,13 @@ def train_pair(network: str, seed: int, options: argparse.Namespace) -> dict[str
     select = [i for i in range(1, EPOCHS) if phases[i] == phases[i - 1] == "select"]
     finish = [i for i in range(1, EPOCHS) if phases[i] == phases[i - 1] == "finish"]
     step = lambda name, epochs: statistics.median(per_epoch[name][i] for i in epochs)  # noqa: E731
-    n_images = sum(cost.steps for cost in ours.spent.values()) * options.batch_size
+    n_images = sum(spent.n_steps for spent in ours.spent.values()) * options.batch_size
     assert ours.cost is not None
     return {
         "select_step_ratio": step("ours", select) / step("dense", select),
         "finish_step_ratio": step("ours", finish) / step("dense", finish),
         "wall_ratio": sum(per_epoch["ours"]) / sum(per_epoch["dense"]),
-        "train_macs_ratio": sum(c.macs for c in ours.spent.values()) / (3 * ours.dense_cost.macs * n_images),
+        "train_macs_ratio": training_macs(ours.training_parts().values()) / (3 * ours.dense_cost.macs * n_images),
         "kept_macs": ours.cost.macs / ours.dense_cost.macs,
         "dense_images_per_second": n_images / sum(per_epoch["dense"]),
         "our_images_per_second": n_images / sum(per_epoch["ours"]),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.cost import Cost
+from greenprune_core.cost.training import TrainingPart, training_macs
 from greenprune_core.data import ImageData, load_data
 from greenprune_core.errors import TrainingError
 from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
@@ -20,8 +21,9 @@ from greenprune_core.extract import extract, slice_like, verify
 from greenprune_core.health import at_freeze
 from greenprune_core.networks import build_network
 from greenprune_core.optimisation import carry_over
-from greenprune_core.state import FreezeReport, PhaseCost, TrainingState, begin
-from greenprune_core.steps import BACKWARD_FACTOR, EVALUATION_BATCH, run_steps
+from greenprune_core.records import FreezeReport, PhaseSpent
+from greenprune_core.state import TrainingState, begin
+from greenprune_core.steps import EVALUATION_BATCH, run_steps
 
 STATISTICS_IMAGES = 4096
 """Training images over which gates and batch statistics are averaged at the freeze."""
@@ -50,12 +52,14 @@ class OnePassResult:
     """Of the last epoch, in [0, 1]; never searched on."""
     n_validation: int
     n_test: int
-    train_macs: float
+    train_macs: int
     """Multiply-accumulates of the whole run, all phases, backward passes included."""
-    dense_train_macs: float
+    dense_train_macs: int
     """What training the dense network for the same steps would have taken."""
-    spent: dict[str, PhaseCost]
-    """Cost of each phase."""
+    spent: dict[str, PhaseSpent]
+    """Steps, images and seconds of each phase."""
+    training_parts: dict[str, TrainingPart]
+    """What went through which network, by phase: what the joules of training are reckoned from."""
     masks: dict[str, list[bool]]
     """Kept gates per group."""
     freeze_report: FreezeReport | None
@@ -135,7 +139,7 @@ def warm_up(state: TrainingState, until_step: int) -> TrainingState:
     """Learn weights with all gates open, at the cost of the dense network."""
     is_pressed = state.pressure is not None
     end = round(state.config.phases.warm_up * state.n_steps) if is_pressed else state.freeze_at_step
-    run_steps(state, min(end, until_step), state.dense_cost.macs)
+    run_steps(state, min(end, until_step))
     if state.step >= end:
         if is_pressed:
             state.gated.release_gates()
@@ -145,7 +149,7 @@ def warm_up(state: TrainingState, until_step: int) -> TrainingState:
 
 def select(state: TrainingState, until_step: int) -> TrainingState:
     """Learn weights and gates together while budget and polariser ramp."""
-    run_steps(state, min(state.freeze_at_step, until_step), state.gated_macs)
+    run_steps(state, min(state.freeze_at_step, until_step))
     if state.step >= state.freeze_at_step:
         state.phase = "freeze"
     return state
@@ -162,7 +166,7 @@ def freeze(state: TrainingState, until_step: int) -> TrainingState:
     gated.start_statistics()
     accuracy(gated, _statistics_batches(state))
     disagreement = float(gated.disagreement.mean())
-    _spend(state, "freeze", state.gated_macs, min(STATISTICS_IMAGES, state.data.n_train))
+    _passed(state, min(STATISTICS_IMAGES, state.data.n_train))
     phases = state.config.phases
     latest = round(phases.freeze_latest * state.n_steps)
     if disagreement > phases.disagreement_limit and state.step < latest:
@@ -183,7 +187,6 @@ def shrink(state: TrainingState, until_step: int) -> TrainingState:
     state.verify_difference = verify(gated, static, images)
     names: dict[Tensor, str] = {parameter: name for name, parameter in gated.named_parameters()}
     state.become_cut(static)
-    assert state.cost is not None
     carry_over(
         old_optimiser,
         names,
@@ -193,7 +196,7 @@ def shrink(state: TrainingState, until_step: int) -> TrainingState:
     )
     if state.freeze_report is not None:
         n_images = reestimate_batch_statistics(state.network, _statistics_batches(state))
-        _spend(state, "shrink", state.cost.macs, n_images)
+        _passed(state, n_images)
         state.accuracy_after_cut = _validation_accuracy(state)
     state.phase = "finish"
     return state
@@ -201,8 +204,7 @@ def shrink(state: TrainingState, until_step: int) -> TrainingState:
 
 def finish(state: TrainingState, until_step: int) -> TrainingState:
     """Train the small static network for the rest of the run, at its own cost."""
-    assert state.cost is not None
-    run_steps(state, until_step, state.cost.macs)
+    run_steps(state, until_step)
     if state.step >= state.n_steps:
         state.phase = "done"
     return state
@@ -214,7 +216,8 @@ def finished(state: TrainingState) -> OnePassResult:
     assert state.cost is not None
     assert state.masks is not None
     assert state.verify_difference is not None
-    images = sum(cost.steps for cost in state.spent.values()) * state.config.optimiser.batch_size
+    parts = state.training_parts()
+    n_trained = sum(part.n_trained for part in parts.values())
     return OnePassResult(
         config=state.config,
         network=state.network.eval(),
@@ -225,9 +228,10 @@ def finished(state: TrainingState) -> OnePassResult:
         test_accuracy=accuracy(state.network, state.data.plain_batches("test", EVALUATION_BATCH)),
         n_validation=state.data.n_validation,
         n_test=state.data.n_test,
-        train_macs=sum(cost.macs for cost in state.spent.values()),
-        dense_train_macs=BACKWARD_FACTOR * state.dense_cost.macs * images,
+        train_macs=training_macs(parts.values()),
+        dense_train_macs=training_macs([TrainingPart(cost=state.dense_cost, n_trained=n_trained)]),
         spent=state.spent,
+        training_parts=parts,
         masks={name: mask.tolist() for name, mask in state.masks.items()},
         freeze_report=state.freeze_report,
         symptoms=state.symptoms,
@@ -279,8 +283,6 @@ def _validation_accuracy(state: TrainingState) -> float:
     return accuracy(state.network, state.data.plain_batches("validation", EVALUATION_BATCH))
 
 
-def _spend(state: TrainingState, phase: str, macs_per_image: int, n_images: int) -> None:
+def _passed(state: TrainingState, n_images: int) -> None:
     """Account for images that are only passed forward."""
-    spent = state.spent.setdefault(phase, PhaseCost())
-    spent.macs += macs_per_image * n_images
-    spent.images += n_images
+    state.spent.setdefault(state.phase, PhaseSpent()).n_passed += n_images

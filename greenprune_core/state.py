@@ -17,60 +17,18 @@ from torch.optim import Optimizer
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.cost import Cost, count_cost
+from greenprune_core.cost.training import TrainingPart
 from greenprune_core.data import ImageData
 from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract
 from greenprune_core.gates import GatedNetwork, attach_gates
 from greenprune_core.optimisation import build_optimiser
 from greenprune_core.pressure import Pressure
+from greenprune_core.records import FreezeReport, PhaseSpent
 
 Phase = Literal["warm_up", "select", "freeze", "shrink", "finish", "done"]
 
 _FORMAT = 1
-
-
-@dataclass
-class PhaseCost:
-    """What one phase has spent so far."""
-
-    macs: float = 0.0
-    """Multiply-accumulates of forward and backward passes; a backward pass counts as two forward ones."""
-    seconds: float = 0.0
-    """Wall time, evaluation left out."""
-    steps: int = 0
-    """Training steps."""
-    images: int = 0
-    """Images passed through, forward only or both ways."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FreezeReport:
-    """What the consensus found when the gates were fixed."""
-
-    progress: float
-    """Progress at which the gates were fixed."""
-    n_waits: int
-    """How often the freeze was put off because the gates did not agree."""
-    n_images: int
-    """Training images (without augmentation) over which the gates were averaged."""
-    disagreement_mean: float
-    """Share of the images on which a gate differs from its majority, mean over gates, in [0, 0.5]."""
-    disagreement_max: float
-    """The same for the worst gate."""
-    open_histogram: tuple[int, ...]
-    """Number of gates by the share of images for which they are open, ten bins over [0, 1]."""
-    n_gates: int
-    """Number of gates."""
-    n_flipped: int
-    """Gates that the budget turned against their majority."""
-    kept_before_repair: float
-    """Kept fraction of the majority mask, in the budget's unit."""
-    kept: float
-    """Kept fraction after the repair, at most the target."""
-    dynamic_accuracy: float
-    """Validation accuracy of the gated network with its gates deciding per image."""
-    frozen_accuracy: float
-    """Validation accuracy with the gates fixed, before batch statistics were estimated anew."""
 
 
 @dataclass
@@ -87,8 +45,8 @@ class TrainingState:
     """None where nothing is pressed: a target of 1, and after the cut."""
     scaler: torch.amp.GradScaler
     dense_cost: Cost
-    gated_macs: int
-    """Multiply-accumulates of one image through the gated network with its gates deciding."""
+    gated_cost: Cost
+    """Of the gated network with its gates deciding."""
     phase: Phase = "warm_up"
     step: int = 0
     n_waits: int = 0
@@ -101,7 +59,7 @@ class TrainingState:
     verify_difference: float | None = None
     accuracy_after_cut: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
-    spent: dict[str, PhaseCost] = field(default_factory=dict)
+    spent: dict[str, PhaseSpent] = field(default_factory=dict)
     symptoms: list[dict[str, Any]] = field(default_factory=list)
     """Collapses that were met on the way: step, name, detail."""
     epoch_sums: dict[str, Any] = field(default_factory=dict)
@@ -132,6 +90,16 @@ class TrainingState:
     def is_cut(self) -> bool:
         """Whether the network is the plain small one."""
         return self.cost is not None
+
+    def training_parts(self) -> dict[str, TrainingPart]:
+        """Return by phase what went through which network: what macs and joules of training are reckoned from."""
+        costs = {"warm_up": self.dense_cost, "select": self.gated_cost, "freeze": self.gated_cost}
+        return {
+            phase: TrainingPart(
+                cost=costs.get(phase, self.cost or self.dense_cost), n_trained=spent.n_trained, n_passed=spent.n_passed
+            )
+            for phase, spent in self.spent.items()
+        }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole state to one file (aside, then renamed), loadable without unpickling code."""
@@ -191,7 +159,7 @@ class TrainingState:
         for name in ("phase", "step", "n_waits", "freeze_at_step", "verify_difference", "accuracy_after_cut"):
             setattr(self, name, plain[name])
         self.history, self.epoch_sums, self.symptoms = plain["history"], plain["epoch_sums"], plain["symptoms"]
-        self.spent = {name: PhaseCost(**cost) for name, cost in plain["spent"].items()}
+        self.spent = {name: PhaseSpent(**cost) for name, cost in plain["spent"].items()}
         report = plain["freeze_report"]
         if report:
             self.freeze_report = FreezeReport(**{**report, "open_histogram": tuple(report["open_histogram"])})
@@ -230,7 +198,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         gated = gated.to(memory_format=torch.channels_last)
     is_pressed = config.budget.target < 1
     gated.release_gates()
-    gated_macs = count_cost(gated, example).macs if is_pressed else dense_cost.macs
+    gated_cost = count_cost(gated, example) if is_pressed else dense_cost
     gated.open_gates()
     state = TrainingState(
         config=config,
@@ -241,7 +209,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         pressure=Pressure(config, gated, device) if is_pressed else None,
         scaler=torch.amp.GradScaler(device, enabled=config.execution.precision == "float16"),
         dense_cost=dense_cost,
-        gated_macs=gated_macs,
+        gated_cost=gated_cost,
     )
     state.freeze_at_step = round(config.phases.freeze_at * state.n_steps)
     return state

@@ -11,12 +11,9 @@ from greenprune_core.evaluation import accuracy
 from greenprune_core.losses import task_loss
 from greenprune_core.optimisation import set_learning_rate
 from greenprune_core.pressure import Terms
+from greenprune_core.records import PhaseSpent
 from greenprune_core.schedules import learning_rate_factor
-from greenprune_core.state import PhaseCost, TrainingState, training_batches
-
-BACKWARD_FACTOR = 3
-"""Multiply-accumulates of forward and backward pass over those of the forward pass alone: the backward pass forms
-two products (gradients of inputs and of weights) for each one of the forward pass."""
+from greenprune_core.state import TrainingState, training_batches
 
 EVALUATION_BATCH = 512
 
@@ -29,26 +26,24 @@ _RELAPSES = 10
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def run_steps(state: TrainingState, until_step: int, macs_per_image: int) -> None:
+def run_steps(state: TrainingState, until_step: int) -> None:
     """Train until step `until_step`, closing each epoch on the way.
 
     Args:
         state: changed in place.
         until_step: number of the step before which to stop.
-        macs_per_image: of a forward pass in this phase.
 
     Raises:
         TrainingError: a loss term is not finite.
     """
-    spent = state.spent.setdefault(state.phase, PhaseCost())
+    spent = state.spent.setdefault(state.phase, PhaseSpent())
     while state.step < until_step:
         state.network.train()
         started = time.perf_counter()
         for images, labels in training_batches(state):
             train_step(state, images, labels)
-            spent.steps += 1
-            spent.images += len(images)
-            spent.macs += BACKWARD_FACTOR * macs_per_image * len(images)
+            spent.n_steps += 1
+            spent.n_trained += len(images)
             if state.step >= until_step or state.step % state.steps_per_epoch == 0:
                 break
         _wait_for_device(state.device)

@@ -53,7 +53,7 @@ def test_the_result_is_a_smaller_static_network_within_its_budget(small_result):
 def test_the_run_costs_less_than_dense_training(small_result):
     assert 0.6 < small_result.train_macs / small_result.dense_train_macs < 0.95
     assert list(small_result.spent) == ["warm_up", "select", "freeze", "shrink", "finish"]
-    n_steps = sum(cost.steps for cost in small_result.spent.values())
+    n_steps = sum(spent.n_steps for spent in small_result.spent.values())
     assert n_steps == 4 * 25
 
 
