@@ -41,6 +41,8 @@ class OperatorCost:
     read_bytes: int
     written_bytes: int
     n_groups: int = 1
+    channels: tuple[int, int] = (0, 0)
+    """Channels that a convolution or product reads and makes; (0, 0) for what mixes none."""
 
     @property
     def weight_bytes(self) -> int:
@@ -170,6 +172,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 # further outputs (indices of a pooling, statistics of a norm) serve training only
                 written_bytes=self._per_image(sum(map(_bytes, outputs[:1]))),
                 n_groups=work.n_groups,
+                channels=work.channels,
             )
         )
 

@@ -1,7 +1,7 @@
 """From counted cost to joules and seconds of one inference, with a device profile.
 
 Everything is a sum over operators, each linear in its counts, so that the expected energy under gates (`expected.py`)
-is exact.
+is exact. Only modelled time rounds channels up to the lanes of a vector unit.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def estimate_latency(cost: Cost, profile: DeviceProfile, batch_size: int = 1) ->
 
 def operator_joules(operator: OperatorCost, profile: DeviceProfile, batch_size: int = 1) -> dict[str, float]:
     """Joules per image of one operator, by part; linear in its counts."""
-    if profile.joules_per_mac is None:
+    if profile.joules_per_mac is None or profile.joules_per_byte is None or profile.joules_per_element_op is None:
         raise ConfigError(
             f"joules need a profile that holds them, but {profile.name!r} was made without a meter; "
             "calibrate with --power-w or take horowitz-45nm"
@@ -78,19 +78,33 @@ def operator_joules(operator: OperatorCost, profile: DeviceProfile, batch_size: 
 def operator_seconds(operator: OperatorCost, profile: DeviceProfile, batch_size: int = 1) -> float:
     """Seconds of one operator over a batch of `batch_size` images."""
     timing = profile.timing(batch_size)
-    launch = timing.seconds_per_operator.get(operator.kind, timing.seconds_per_operator["other"])
-    seconds = launch.value + operator.weight_bytes * timing.seconds_per_weight_byte.value
-    per_image = operator.element_ops * timing.seconds_per_element_op.value
-    per_image += (operator.read_bytes + operator.written_bytes) * timing.seconds_per_activation_byte.value
-    if operator.macs:
-        rate = timing.seconds_per_mac.get(operator.kind)
+    seconds = 0.0
+    for field, count in timing_counts(operator, batch_size, timing.lanes).items():
+        rates: dict[str, Quantity] = getattr(timing, field)
+        rate = rates.get(operator.kind, rates.get("other"))
         if rate is None:
             raise ConfigError(
-                f"latency needs seconds per MAC of every kind of operator, but {profile.name!r} has none for "
+                f"latency needs {field} of every kind of operator, but {profile.name!r} has none for "
                 f"{operator.kind!r}; calibrate again"
             )
-        per_image += operator.macs * rate.value
-    return seconds + batch_size * per_image
+        seconds += count * rate.value
+    return seconds
+
+
+def timing_counts(operator: OperatorCost, batch_size: int, lanes: int) -> dict[str, float]:
+    """What takes the time of one operator over a batch: counts by field of `Timing`, zeros left out.
+
+    Channels are rounded up to `lanes`, in arithmetic and traffic: libraries store activations in blocks of so many.
+    """
+    read, made = (-(-n // lanes) * lanes / n if n else 1.0 for n in operator.channels)
+    counts = {
+        "seconds_per_mac": operator.macs * read * made * batch_size,
+        "seconds_per_element_op": float(operator.element_ops * batch_size),
+        "seconds_per_activation_byte": (operator.read_bytes * read + operator.written_bytes * made) * batch_size,
+        "seconds_per_weight_byte": float(operator.weight_bytes),
+        "seconds_per_operator": 1.0,
+    }
+    return {field: count for field, count in counts.items() if count}
 
 
 def _price(prices: dict[str, Quantity], dtype: str, profile: DeviceProfile) -> float:

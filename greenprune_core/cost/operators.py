@@ -28,6 +28,8 @@ class Work(NamedTuple):
     macs: int
     element_ops: int
     n_groups: int = 1
+    channels: tuple[int, int] = (0, 0)
+    """Channels that are mixed, read and made; (0, 0) where none are."""
 
 
 Arguments = Sequence[Any]
@@ -52,12 +54,14 @@ def _convolution(arguments: Arguments, outputs: Sequence[Tensor]) -> Work:
     # each value of the output (of the input, when transposed) meets one filter of shape weight.shape[1:]
     positions = images.numel() if transposed else outputs[0].numel()
     kind: Kind = "conv" if n_groups == 1 else "grouped_conv"
-    return Work(kind, positions * math.prod(weight.shape[1:]), 0, n_groups)
+    channels = (images.shape[1], outputs[0].shape[1]) if n_groups == 1 else (0, 0)
+    return Work(kind, positions * math.prod(weight.shape[1:]), 0, n_groups, channels)
 
 
 def _product(left: Tensor, outputs: Sequence[Tensor]) -> Work:
     """[..., n, k] times [..., k, m]: every output is a sum of k products."""
-    return Work("matmul", outputs[0].numel() * left.shape[-1], 0)
+    channels = (left.shape[-1], outputs[0].shape[-1])
+    return Work("matmul", outputs[0].numel() * left.shape[-1], 0, channels=channels)
 
 
 def _attention(arguments: Arguments, outputs: Sequence[Tensor]) -> Work:

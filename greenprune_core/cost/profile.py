@@ -17,6 +17,15 @@ from greenprune_core.errors import ConfigError
 FORMAT = "greenprune-device-profile"
 VERSION = 1
 LEVELS = ("on_chip", "off_chip")
+SECONDS = (
+    "seconds_per_mac",
+    "seconds_per_element_op",
+    "seconds_per_activation_byte",
+    "seconds_per_weight_byte",
+    "seconds_per_operator",
+)
+
+_JOULES = ("joules_per_mac", "joules_per_element_op", "joules_per_byte")
 
 _SHIPPED = Path(__file__).parent / "profiles"
 
@@ -34,13 +43,16 @@ class Timing:
     """Seconds of the parts of a forward pass at one batch size, added up without overlap."""
 
     batch_size: int
+    lanes: int
+    """Channels of convolutions and products are rounded up to this many: the width of the vector unit."""
     seconds_per_mac: dict[str, Quantity]
     """By kind of operator (conv, grouped_conv, matmul, attention)."""
-    seconds_per_element_op: Quantity
-    seconds_per_activation_byte: Quantity
-    seconds_per_weight_byte: Quantity
+    seconds_per_element_op: dict[str, Quantity]
+    """By kind of operator, as the following; `other` for kinds that are not named."""
+    seconds_per_activation_byte: dict[str, Quantity]
+    seconds_per_weight_byte: dict[str, Quantity]
     seconds_per_operator: dict[str, Quantity]
-    """Launch of one operator, by kind; `other` for kinds that are not named."""
+    """Launch of one operator."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,10 +62,10 @@ class DeviceProfile:
     name: str
     description: str
     joules_per_mac: dict[str, Quantity] | None
-    """By dtype; None for a device whose joules are not known."""
-    joules_per_element_op: dict[str, Quantity]
+    """By dtype; None, as the two that follow, for a device whose joules are not known."""
+    joules_per_element_op: dict[str, Quantity] | None
     """By dtype."""
-    joules_per_byte: dict[str, Quantity]
+    joules_per_byte: dict[str, Quantity] | None
     """By level: on_chip, off_chip."""
     weight_level: str
     """Level from which weights are read, once per batch."""
@@ -125,19 +137,22 @@ def profile_from_dict(values: Any, where: str) -> DeviceProfile:
     reader.need(values.get("format") == FORMAT, f"format is {FORMAT!r}", values.get("format"))
     reader.need(values.get("version") == VERSION, f"version is {VERSION}", values.get("version"))
     reader.fields(values, {"format", "version"} | {field.name for field in dataclasses.fields(DeviceProfile)}, "")
-    levels = reader.quantities(values, "joules_per_byte")
+    joules = {name: None if values[name] is None else reader.quantities(values, name) for name in _JOULES}
+    are_known = {known is not None for known in joules.values()}
+    reader.need(len(are_known) == 1, f"{', '.join(_JOULES)} are all known or all null", joules)
+    levels = joules["joules_per_byte"]
     for name in ("weight_level", "activation_level"):
         reader.need(values[name] in LEVELS, f"{name} is on_chip or off_chip", values[name])
-        reader.need(values[name] in levels, f"joules_per_byte needs the level that {name} names", values[name])
-    joules = None if values["joules_per_mac"] is None else reader.quantities(values, "joules_per_mac")
+        is_known = levels is None or values[name] in levels
+        reader.need(is_known, f"joules_per_byte needs the level that {name} names", values[name])
     static = None if values["static_power_w"] is None else reader.quantity(values["static_power_w"], "static_power_w")
     timings = tuple(_timing(reader, timing, f"timings[{i}]") for i, timing in enumerate(values["timings"]))
     reader.need(static is None or bool(timings), "static_power_w needs timings to become joules", "no timings")
     return DeviceProfile(
         name=str(values["name"]),
         description=str(values["description"]),
-        joules_per_mac=joules,
-        joules_per_element_op=reader.quantities(values, "joules_per_element_op"),
+        joules_per_mac=joules["joules_per_mac"],
+        joules_per_element_op=joules["joules_per_element_op"],
         joules_per_byte=levels,
         weight_level=values["weight_level"],
         activation_level=values["activation_level"],
@@ -150,20 +165,13 @@ def profile_from_dict(values: Any, where: str) -> DeviceProfile:
 def _timing(reader: "_Reader", values: Any, name: str) -> Timing:
     reader.need(isinstance(values, dict), f"{name} is a JSON object", values)
     reader.fields(values, {field.name for field in dataclasses.fields(Timing)}, f"{name}.")
-    is_count = isinstance(values["batch_size"], int) and values["batch_size"] >= 1
-    reader.need(is_count, f"{name}.batch_size is a whole number >= 1", values["batch_size"])
-    per_operator = reader.quantities(values, "seconds_per_operator", name)
-    reader.need("other" in per_operator, f"{name}.seconds_per_operator names the kind 'other'", sorted(per_operator))
-    return Timing(
-        batch_size=values["batch_size"],
-        seconds_per_mac=reader.quantities(values, "seconds_per_mac", name),
-        seconds_per_element_op=reader.quantity(values["seconds_per_element_op"], f"{name}.seconds_per_element_op"),
-        seconds_per_activation_byte=reader.quantity(
-            values["seconds_per_activation_byte"], f"{name}.seconds_per_activation_byte"
-        ),
-        seconds_per_weight_byte=reader.quantity(values["seconds_per_weight_byte"], f"{name}.seconds_per_weight_byte"),
-        seconds_per_operator=per_operator,
-    )
+    for count in ("batch_size", "lanes"):
+        is_count = isinstance(values[count], int) and values[count] >= 1
+        reader.need(is_count, f"{name}.{count} is a whole number >= 1", values[count])
+    seconds = {field: reader.quantities(values, field, name) for field in SECONDS}
+    for field in SECONDS[1:]:
+        reader.need("other" in seconds[field], f"{name}.{field} names the kind 'other'", sorted(seconds[field]))
+    return Timing(batch_size=values["batch_size"], lanes=values["lanes"], **seconds)
 
 
 class _Reader:

@@ -25,9 +25,10 @@ def timed_profile(static_power_w=None):
         {
             "batch_size": 4,
             "seconds_per_mac": {"conv": told(1e-9)},
-            "seconds_per_element_op": told(1e-10),
-            "seconds_per_activation_byte": told(1e-11),
-            "seconds_per_weight_byte": told(1e-12),
+            "lanes": 1,
+            "seconds_per_element_op": {"other": told(1e-10)},
+            "seconds_per_activation_byte": {"other": told(1e-11)},
+            "seconds_per_weight_byte": {"other": told(1e-12)},
             "seconds_per_operator": {"other": told(1e-5)},
         }
     ]
@@ -80,18 +81,28 @@ def test_latency_and_static_energy_add_up_over_the_parts():
     assert estimate_energy(cost, profile, batch_size=4).parts["static"] == pytest.approx(10 * seconds / 4)
 
 
+def test_channels_are_rounded_up_to_the_lanes_of_the_device():
+    values = timed_profile()
+    values["timings"][0]["lanes"] = 8
+    cost = count_cost(nn.Conv2d(2, 3, 1, bias=False), torch.zeros(1, 2, 5, 5))
+    macs, weight_bytes, activation_bytes = 25 * 8 * 8, 4 * 6, 4 * 25 * (8 + 8)
+    seconds = 1e-5 + weight_bytes * 1e-12 + 4 * (macs * 1e-9 + activation_bytes * 1e-11)
+    assert estimate_latency(cost, profile_from_dict(values, "here"), batch_size=4) == pytest.approx(seconds)
+
+
 def test_a_profile_without_timings_or_joules_says_so():
     cost = count_cost(nn.Linear(10, 3), torch.zeros(1, 10))
     with pytest.raises(ConfigError, match="batch sizes: none"):
         estimate_latency(cost, REFERENCE)
     values = timed_profile()
-    values["joules_per_mac"] = None
+    for name in ("joules_per_mac", "joules_per_element_op", "joules_per_byte"):
+        values[name] = None
     with pytest.raises(ConfigError, match="made without a meter"):
         estimate_energy(cost, profile_from_dict(values, "here"))
 
 
 def changed(path, value):
-    values = copy.deepcopy(timed_profile())
+    values = copy.deepcopy(timed_profile(static_power_w=5.0))
     inner = values
     for key in path[:-1]:
         inner = inner[key]
@@ -111,6 +122,9 @@ def changed(path, value):
         (changed(("joules_per_byte", "on_chip", "source"), " "), "joules_per_byte.on_chip names its source"),
         (changed(("joules_per_byte",), None), "has the field joules_per_byte"),
         (changed(("joules_per_byte", "off_chip"), None), "weight_level"),
+        (changed(("timings", 0, "lanes"), 0.5), "lanes is a whole number >= 1"),
+        (changed(("timings", 0, "seconds_per_operator", "other"), None), "at least one entry"),
+        (changed(("static_power_w", "value"), -1), "static_power_w is a number >= 0"),
         (changed(("colour",), "green"), "known fields only"),
         (changed(("version",), 99), "version is 1"),
         (changed(("timings", 0, "batch_size"), 0), "batch_size is a whole number >= 1"),

@@ -1,0 +1,86 @@
+"""Timing many networks in rounds: each gets a short turn in every round, so that slow moments hit all alike."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from greenprune_core.measure.design import Subject
+from greenprune_core.measure.meter import Meter
+
+FEWEST_ROUNDS = 3
+
+
+@dataclass
+class Timed:
+    """One network at one batch size, and what was seen of it."""
+
+    subject: Subject
+    batch_size: int
+    seconds: list[float] = field(default_factory=list)
+    """Of every pass."""
+    joules: list[float] = field(default_factory=list)
+    """Per pass above idle, one figure per round; empty without a meter."""
+
+    @property
+    def undisturbed_s(self) -> float:
+        """Seconds of a pass that nothing disturbed: the lowest decile, since other processes only add."""
+        return sorted(self.seconds)[len(self.seconds) // 10]
+
+
+def time_in_rounds(
+    timed: Sequence[Timed],
+    *,
+    seconds: float,
+    turn_s: float,
+    meter: Meter,
+    idle_power_w: float | None,
+    device: str = "cpu",
+    on_turn: Callable[[float], None] | None = None,
+) -> None:
+    """Fill `timed` until the time is over, but for at least three rounds.
+
+    Args:
+        timed: changed in place.
+        seconds: how long to go on.
+        turn_s: length of one turn; at least three passes.
+        meter: counts the joules of each turn.
+        idle_power_w: subtracted; None without a meter.
+        device: where the passes run.
+        on_turn: called after every turn with the fraction of the time that has gone, in [0, 1].
+    """
+    started, n_rounds = time.perf_counter(), 0
+    with torch.inference_mode():
+        while n_rounds < FEWEST_ROUNDS or time.perf_counter() - started < seconds:
+            for number, each in enumerate(timed):
+                _turn(each, max(turn_s, meter.window_s), meter, idle_power_w, device)
+                gone = (time.perf_counter() - started) / seconds
+                by_rounds = (n_rounds + (number + 1) / len(timed)) / FEWEST_ROUNDS
+                if on_turn is not None:
+                    on_turn(min(gone, by_rounds, 1.0))
+                if gone > 1 and n_rounds >= FEWEST_ROUNDS:
+                    return
+            n_rounds += 1
+
+
+def _turn(timed: Timed, length_s: float, meter: Meter, idle_power_w: float | None, device: str) -> None:
+    network = timed.subject.network.to(device)
+    images = torch.rand(timed.batch_size, *timed.subject.input_shape).to(device)
+    wait = torch.cuda.synchronize if device.startswith("cuda") else _no_wait
+    network(images)  # the first pass of a turn finds cold caches
+    wait()
+    before_j, started, n_passes = meter.read_j(), time.perf_counter(), 0
+    while n_passes < 3 or time.perf_counter() - started < length_s:
+        began = time.perf_counter()
+        network(images)
+        wait()
+        timed.seconds.append(time.perf_counter() - began)
+        n_passes += 1
+    elapsed_s, after_j = time.perf_counter() - started, meter.read_j()
+    if before_j is not None and after_j is not None:
+        timed.joules.append((after_j - before_j - (idle_power_w or 0.0) * elapsed_s) / n_passes)
+
+
+def _no_wait() -> None:
+    """A processor has no queue to wait for."""
