@@ -1,0 +1,256 @@
+"""Compare one-pass gated pruning with plain controls and multi-stage methods, honestly.
+
+    python benchmarks/quality.py --scale cpu --jobs 2        about an hour and a half on two cores
+    python benchmarks/quality.py --scale gpu --device cuda
+    python benchmarks/quality.py --scale cpu --epochs 1 --seeds 1 --n-train 4000   a dry run of every arm
+
+Every finished run is one file under runs/quality, so that an interrupted benchmark goes on where it was. Each call
+ends by writing benchmarks/results/quality-<scale>-<date>.md and .json from all finished runs of the same settings.
+
+OTO (only-train-once) pins other versions: give the Python of an environment of its own (see benchmarks/quality_oto.py)
+as --oto-python, else its arm is left out.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import quality_arms as arms
+import torch
+from quality_table import goals, table
+
+from greenprune_core import TrialConfig, load_data
+from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig
+
+HERE = Path(__file__).parent
+TARGETS = (0.75, 0.5, 0.35)
+GRANULARITIES = ("channel", "layer", "both")
+OURS = "ours/0.5/channel"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One network on one data set."""
+
+    base: TrialConfig
+    n_seeds: int
+    is_full: bool = True
+    """Whether all arms run, or only dense, ours and uniform at half."""
+
+
+HOLD = OptimiserConfig(shape="hold_then_cosine")
+SMALL = DataConfig(name="fashion_mnist", image_size=14, n_train=20_000, shift=1)
+PADDED = DataConfig(name="fashion_mnist", image_size=32, shift=2, flip=True)
+CIFAR = DataConfig(name="cifar10", shift=4, flip=True)
+
+SCALES: dict[str, dict[str, Setting]] = {
+    "cpu": {
+        "resnet14-4": Setting(
+            base=TrialConfig(network=NetworkConfig(name="cifar_resnet14", width=4), data=SMALL, optimiser=HOLD),
+            n_seeds=8,
+        ),
+        "resnet20-16": Setting(
+            base=TrialConfig(network=NetworkConfig(name="cifar_resnet20"), data=SMALL, optimiser=HOLD),
+            n_seeds=3,
+            is_full=False,
+        ),
+    },
+    "gpu": {
+        name: Setting(
+            base=TrialConfig(network=NetworkConfig(name=network), data=data, optimiser=HOLD, epochs=100), n_seeds=5
+        )
+        for name, network, data in (
+            ("resnet20", "cifar_resnet20", PADDED),
+            ("resnet56", "cifar_resnet56", PADDED),
+            ("resnet18", "torchvision/resnet18", PADDED),
+            ("cifar10-resnet56", "cifar_resnet56", CIFAR),
+            ("cifar100-resnet56", "cifar_resnet56", replace(CIFAR, name="cifar100")),
+        )
+    },
+}
+
+
+def plan(is_full: bool, with_oto: bool) -> list[str]:
+    """List the arms in an order in which each finds what it needs."""
+    if not is_full:
+        return ["dense", "uniform/0.5/epochs", OURS, "uniform/0.5/cost"]
+    ours = [f"ours/{target}/{granularity}" for target in TARGETS for granularity in GRANULARITIES]
+    uniform = [f"uniform/{target}/{kind}" for target in TARGETS for kind in ("epochs", "cost")]
+    after = [f"{name}/0.5" for name in ("random_mask", "found_shape", "slimming", "magnitude", "depgraph")]
+    return ["dense", *ours, *uniform, *after, *(["oto/0.5"] if with_oto else [])]
+
+
+def run_arm(arm: str, bench: arms.Bench, finished: dict[str, Row], oto_python: str | None) -> Row:
+    """Run one arm; what it needs of ours was run before with the same seed."""
+    name, *rest = arm.split("/")
+    target = float(rest[0]) if rest else 1.0
+    if name == "dense":
+        return arms.dense(bench)
+    if name == "ours":
+        return arms.ours(bench, target, rest[1])
+    if name == "uniform" and rest[1] == "epochs":
+        return arms.uniform(bench, target)
+    ours = finished[f"ours/{rest[0]}/channel"]
+    if name == "oto":
+        return _run_oto(bench, target, ours["train_macs"], str(oto_python))
+    import quality_pruners as pruners
+
+    known: dict[str, Callable[[], Row]] = {
+        "uniform": lambda: arms.uniform(bench, target, ours["train_macs"]),
+        "random_mask": lambda: arms.random_mask(bench, ours),
+        "found_shape": lambda: arms.found_shape(bench, ours),
+        "slimming": lambda: pruners.slimming(bench, target, ours["train_macs"]),
+        "magnitude": lambda: pruners.magnitude(bench, target, ours["train_macs"]),
+        "depgraph": lambda: pruners.depgraph(bench, target, ours["train_macs"]),
+    }
+    return known[name]()
+
+
+def run_seed(
+    setting: Setting, seed: int, folder: Path, device: str, data_dir: str | None, oto_python: str | None, only: str
+) -> None:
+    """Run what is missing of one seed; a failed arm is kept with its error and does not stop the others."""
+    torch.set_num_threads(1 if device == "cpu" else 4)
+    data = load_data(setting.base.data, data_dir, device)
+    bench = arms.Bench(setting.base, data, device, seed)
+    finished: dict[str, Row] = {}
+    for arm in plan(setting.is_full, oto_python is not None):
+        path = folder / f"{arm.replace('/', '_')}-seed{seed}.json"
+        if path.exists():
+            finished[arm] = json.loads(path.read_text())
+            continue
+        if only and only not in arm:
+            continue
+        try:
+            row = run_arm(arm, bench, finished, oto_python)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the other arms go on and the table says so)
+            row = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        finished[arm] = {"arm": arm, "seed": seed, **row}
+        _write(path, json.dumps(finished[arm]))
+        shown = row.get("error") or f"{row['test_accuracy']:.4f} in {row['seconds']:.0f} s"
+        print(f"{folder.name} seed {seed} {arm}: {shown}", flush=True)
+
+
+def _run_oto(bench: arms.Bench, target: float, train_macs: float, python: str) -> Row:
+    request = {
+        "config": replace(bench.base, seed=bench.seed).to_dict(),
+        "target": arms.uniform_share(bench, target)[1],
+        "train_macs": train_macs,
+        "device": bench.device,
+    }
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    done = subprocess.run(
+        [python, str(HERE / "quality_oto.py")], input=json.dumps(request), capture_output=True, text=True,
+        env=environment, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Read the finished runs of a setting, with their costs over those of the dense network."""
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    dense = next((row for row in rows if row["arm"] == "dense" and "error" not in row), None)
+    for row in rows:
+        if dense is not None and "error" not in row:
+            row["macs_kept"] = row["macs"] / dense["macs"]
+            row["params_kept"] = row["params"] / dense["params"]
+            row["train_macs_share"] = row["train_macs"] / dense["train_macs"]
+    return rows
+
+
+def report(scale: str, settings: dict[str, tuple[Setting, Path]], about: str, results: Path) -> Path:
+    """Write the dated result files from all finished runs and return the readable one."""
+    now = datetime.now(UTC)
+    lines = [f"# Quality, {scale} scale, {now:%Y-%m-%d}", "", about]
+    everything = {}
+    for name, (setting, folder) in settings.items():
+        rows = read_rows(folder)
+        everything[name] = {
+            "config": setting.base.to_dict(),
+            "rows": [{key: value for key, value in row.items() if key not in ("masks", "traceback")} for row in rows],
+        }
+        base = setting.base
+        lines += ["", f"## {name}", ""]
+        lines += [
+            f"{base.network.name} of width {base.network.width}, {base.data.name}, {base.epochs} epochs, last epoch."
+        ]
+        lines += ["", *table(rows, plan(setting.is_full, with_oto=True)), "", *goals(rows, scale)]
+        lines += [f"- failed: {row['arm']} seed {row['seed']}: {row['error']}" for row in rows if "error" in row]
+    target = results / f"quality-{scale}-{now:%Y-%m-%d}.md"
+    results.mkdir(parents=True, exist_ok=True)
+    _write(target, "\n".join(lines) + "\n")
+    _write(target.with_suffix(".json"), json.dumps(everything, indent=1))
+    return target
+
+
+def _device_name(device: str) -> str:
+    if device != "cpu":
+        return str(torch.cuda.get_device_name(device))
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "a CPU")
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=list(SCALES), default="cpu")
+    parser.add_argument("--setting", action="append", help="only this network and data set; may be repeated")
+    parser.add_argument("--arm", default="", help="only arms whose name contains this text")
+    parser.add_argument("--seeds", type=int, help="number of seeds, instead of the setting's")
+    parser.add_argument("--epochs", type=int, help="epochs of every run, instead of the setting's")
+    parser.add_argument("--n-train", type=int, help="training images, instead of the setting's")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time, each in a process of its own")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--oto-python", help="Python of an environment with only-train-once")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the result files go")
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="where finished runs are kept")
+    chosen = parser.parse_args(arguments)
+    settings: dict[str, tuple[Setting, Path]] = {}
+    for name, setting in SCALES[chosen.scale].items():
+        if chosen.setting and name not in chosen.setting:
+            continue
+        base = setting.base if chosen.epochs is None else replace(setting.base, epochs=chosen.epochs)
+        if chosen.n_train is not None:
+            base = replace(base, data=replace(base.data, n_train=chosen.n_train))
+        folder = chosen.runs / f"{name}-{base.config_hash}"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings[name] = (replace(setting, base=base, n_seeds=chosen.seeds or setting.n_seeds), folder)
+    if not settings:
+        parser.error(f"a setting is one of {', '.join(SCALES[chosen.scale])}, but got {chosen.setting}")
+    with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool:
+        for future in [
+            pool.submit(run_seed, setting, seed, folder, chosen.device, chosen.data_dir, chosen.oto_python, chosen.arm)
+            for setting, folder in settings.values()
+            for seed in range(setting.n_seeds)
+        ]:
+            future.result()
+    command = " ".join(["python", "benchmarks/quality.py", *(arguments if arguments is not None else sys.argv[1:])])
+    about = f"`{command}` on {_device_name(chosen.device)}, torch {torch.__version__}"
+    if chosen.oto_python is None:
+        about += "; without OTO, because no --oto-python was given"
+    print(report(chosen.scale, settings, about, chosen.results))
+
+
+if __name__ == "__main__":
+    main()
