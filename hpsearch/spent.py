@@ -57,9 +57,7 @@ def carbon_kg(joules: float, intensity_g_per_kwh: float) -> float:
         ConfigError: the intensity is no number above 0.
     """
     if not 0 < intensity_g_per_kwh < math.inf:
-        raise ConfigError(
-            f"a carbon intensity is above 0 g/kWh, but got {intensity_g_per_kwh:g}; 20 to 1000 are usual"
-        )
+        raise ConfigError(f"a carbon intensity is above 0 g/kWh, but got {intensity_g_per_kwh:g}; 20 to 1000 are usual")
     return joules / JOULES_PER_KWH * intensity_g_per_kwh / 1000
 
 

@@ -62,9 +62,9 @@ def test_report_and_pick_work_from_the_storage_on_another_machine(cluster: RayCl
 def test_a_worker_that_joins_gets_trials_within_30_seconds(cluster: RayCluster) -> None:
     spare = cluster.hosts.workers[2]
     spare.run(
-        "cp -r /dev/null /dev/null; uv venv --quiet --python 3.11 ~/.greenprune && "
-        f"uv pip install --quiet --python ~/.greenprune/bin/python --constraint {cluster.repository}/constraints.txt "
-        f"'{cluster.repository}[cluster]'",
+        "uv venv --quiet --python 3.11 ~/.greenprune && cp -r "
+        f"{cluster.repository} ~/greenprune && cd ~/greenprune && "
+        "uv pip install --quiet --python ~/.greenprune/bin/python --constraint constraints.txt '.[cluster]'",
         timeout=300,
     )
     begun = cluster.submit("joined", "--trials 14", "--max-concurrent 6")

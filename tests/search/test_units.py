@@ -90,7 +90,15 @@ def test_what_is_shown_reads_back_to_three_digits(value):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.0, "0 s"), (0.85, "850 ms"), (42.3, "42 s"), (190, "3 min 10 s"), (7500, "2 h 05 min"), (273600, "3 d 4 h"), (None, "-")],
+    [
+        (0.0, "0 s"),
+        (0.85, "850 ms"),
+        (42.3, "42 s"),
+        (190, "3 min 10 s"),
+        (7500, "2 h 05 min"),
+        (273600, "3 d 4 h"),
+        (None, "-"),
+    ],
 )
 def test_durations_are_shown_as_people_say_them(seconds, text):
     assert show_duration(seconds) == text

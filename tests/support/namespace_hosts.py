@@ -32,7 +32,8 @@ mount --bind {base}/etc-hosts /etc/hosts
 mount -t tmpfs tmpfs /dev/shm
 mount --bind {folder}/tmp /tmp
 mkdir -p /run/sshd
-cd {folder}/home
+mount --bind {folder}/home {base}/home
+cd {base}/home
 touch {folder}/ready
 /usr/sbin/sshd -D -e -f {folder}/sshd_config 2>{folder}/sshd.log &
 while true; do wait || true; sleep 1; done   # the first process: it adopts and reaps what Ray leaves behind
@@ -54,7 +55,9 @@ MaxSessions 100
 BASHRC = """
 # what an administrator of such a machine would have set up: uv, Python, and packages from the machine's cache
 export PATH={base}/bin:{python_bin}:$PATH
-export UV_OFFLINE=1 UV_CACHE_DIR={uv_cache} UV_PYTHON_DOWNLOADS=never
+export UV_OFFLINE=1 UV_CACHE_DIR={uv_cache} UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=symlink
+# the homes of all hosts have one path, so what one of them has compiled serves the others
+export PYTHONPYCACHEPREFIX={base}/pycache
 """
 
 
@@ -82,6 +85,7 @@ class Host:
         self.cluster, self.name, self.ip = cluster, name, f"{cluster.prefix}.{number}"
         self.folder = cluster.base / name
         self.home = self.folder / "home"
+        """Its home seen from outside; inside, all hosts have theirs at one path."""
         self.namespace = f"{cluster.id}-{name}"
         self.link = f"{cluster.id[:10]}-{number}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,7 +97,7 @@ class Host:
             (self.folder / inner).mkdir(parents=True, exist_ok=True)
         (self.folder / "tmp").chmod(0o1777)
         passwd = Path("/etc/passwd").read_text().splitlines()
-        passwd = [f"root:x:0:0:root:{self.home}:/bin/bash" if line.startswith("root:") else line for line in passwd]
+        passwd = [f"root:x:0:0:root:{base}/home:/bin/bash" if line.startswith("root:") else line for line in passwd]
         (self.folder / "passwd").write_text("\n".join(passwd) + "\n")
         (self.folder / "sshd_config").write_text(SSHD.format(base=base))
         python_bin = Path(sys.base_prefix) / "bin"
@@ -156,12 +160,12 @@ class Host:
 
     def argv(self, command: str) -> list[str]:
         """The command line that runs `command` inside the host."""
-        shell = f"cd {self.home}; . ./.bashrc; {command}"
+        shell = f"cd {self.cluster.base}/home; . ./.bashrc; {command}"
         return ["nsenter", "--target", str(self._first_process()), "--all", "bash", "--login", "-c", shell]
 
     def _environment(self) -> dict[str, str]:
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"HOME": str(self.home), "PATH": path, "TERM": "dumb", "LANG": "C.UTF-8", "USER": "root"}
+        return {"HOME": f"{self.cluster.base}/home", "PATH": path, "TERM": "dumb", "LANG": "C.UTF-8", "USER": "root"}
 
     def _first_process(self) -> int:
         assert self._process is not None, f"{self.name} is not running"
@@ -202,8 +206,10 @@ class Hosts:
 
     def start(self) -> None:
         """Make the switch and boot every machine; put a copy of the repository on the laptop."""
-        self.shared.mkdir()
-        (self.base / "bin").mkdir()
+        # in memory: an installation is 60,000 links, and taking five of them off a disk again takes a minute
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8g", "tmpfs", str(self.base)], check=True)
+        for inner in ("shared", "bin", "home"):
+            (self.base / inner).mkdir()
         shutil.copy2(str(_uv()), self.base / "bin" / "uv")
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.base / "key")], check=True)
         names = "".join(f"{host.ip} {host.name}\n" for host in self.all)
@@ -230,6 +236,7 @@ class Hosts:
                 host.kill()
         for namespace in (*(host.namespace for host in self.all), self.switch):
             _ip("netns", "delete", namespace, check=False)
+        subprocess.run(["umount", "--lazy", str(self.base)], check=False, capture_output=True)
         shutil.rmtree(self.base, ignore_errors=True)
 
 
