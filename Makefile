@@ -6,10 +6,10 @@
 
 PYTHON ?= python3.11
 JOBS ?= 2
-DEMO_TRIALS ?= 16
+DEMO_TRIALS ?= 24
 DEMO_FOLDER ?= runs
 DEMO_NAME ?= demo
-DEMO_BUDGET ?= 0.6uJ
+DEMO_BUDGET ?= 10uJ
 
 VENV := .venv
 BIN := $(VENV)/bin
