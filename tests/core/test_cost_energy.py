@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +48,12 @@ def test_every_shipped_profile_loads_and_survives_a_round_trip(name):
     profile = load_profile(name)
     assert profile.name == name
     assert profile_from_dict(json.loads(json.dumps(profile.to_dict())), "here") == profile
+
+
+def test_the_profile_in_the_documentation_loads():
+    text = (Path(__file__).parents[2] / "docs" / "energy.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    assert profile_from_dict(json.loads(block), "docs/energy.md").name == "my-accelerator"
 
 
 def test_joules_of_a_linear_layer_are_worked_out_by_hand():
