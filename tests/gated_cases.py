@@ -111,8 +111,6 @@ def enliven(network: nn.Module, images: Tensor, n_steps: int = 2) -> nn.Module:
             with torch.no_grad():
                 module.weight.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
                 module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.3)
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.7  # at the usual 0.1 two steps leave statistics under which signals die out
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
     network.train()
     for _ in range(n_steps):
@@ -121,6 +119,23 @@ def enliven(network: nn.Module, images: Tensor, n_steps: int = 2) -> nn.Module:
         optimiser.zero_grad()
         functional.cross_entropy(output, torch.arange(len(images)) % output.shape[1]).backward()
         optimiser.step()
+    # With the statistics of two steps at a momentum of 0.1 all signals die out on the way: take those of this batch.
+    momenta = {module: module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
+    for module in momenta:
+        module.momentum = 1.0
+    with torch.no_grad():
+        still(network)(images)
+    for module, momentum in momenta.items():
+        module.momentum = momentum
+    return network
+
+
+def still(network: nn.Module) -> nn.Module:
+    """Set training mode but for random layers, whose draws depend on the shapes."""
+    network.train()
+    for module in network.modules():
+        if "Dropout" in type(module).__name__ or type(module).__name__ == "StochasticDepth":
+            module.eval()
     return network
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from gated_cases import MASK_KINDS, TORCHVISION, enliven, from_torchvision, images_for, make_masks, small
+from gated_cases import MASK_KINDS, TORCHVISION, enliven, from_torchvision, images_for, make_masks, small, still
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,15 +72,6 @@ def test_cutting_torchvision_networks_is_exact(name: str, granularity: str, dtyp
     if granularity == "layer" and name in WITHOUT_BRANCHES:
         pytest.skip("has no residual branch")
     check_exact(name, granularity, dtype)
-
-
-def still(network: nn.Module) -> nn.Module:
-    """Training mode without random layers, whose draws depend on the shapes."""
-    network.train()
-    for module in network.modules():
-        if "Dropout" in type(module).__name__ or type(module).__name__ == "StochasticDepth":
-            module.eval()
-    return network
 
 
 def check_gradient_step(name: str, granularity: str, kind: str) -> None:
