@@ -103,7 +103,7 @@ class SearchRun:
     def front(self) -> pa.Table:
         """The trials that nothing beats, in the columns of `trials`, from the cheapest to the dearest."""
         places = {trial_id: place for place, trial_id in enumerate(self.trials["trial_id"].to_pylist())}
-        return self.trials.take([places[row["trial_id"]] for row in self.compared.members])
+        return self.trials.take(pa.array([places[row["trial_id"]] for row in self.compared.members], pa.int64()))
 
     def pick(
         self,

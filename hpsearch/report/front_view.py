@@ -120,8 +120,9 @@ def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
     members = run.compared.members
     second = run.objectives[1]
     lines = []
-    for row, following in zip(members, [*members[1:], None], strict=True):
-        interval, after = accuracy_interval(row), accuracy_interval(following) if following else None
+    for place, row in enumerate(members):
+        interval = accuracy_interval(row)
+        after = accuracy_interval(members[place + 1]) if place + 1 < len(members) else None
         lines.append(
             MemberLine(
                 trial_id=row["trial_id"],
@@ -162,11 +163,11 @@ def _is_placed(row: Row, objectives: tuple[Objective, ...]) -> bool:
 
 def _axis(run: SearchRun, objective: Objective) -> Axis:
     titles = {
-        "energy": f"energy of one inference ({run.compared.energy_source or 'source unknown'})",
-        "macs": "multiply-accumulates of one inference",
+        "energy": f"energy per inference, {run.compared.energy_source or 'source unknown'}",
+        "macs": "multiply-accumulates per inference",
         "params": "parameters",
-        "latency": "latency of one inference (measured)",
-        "training-energy": f"energy of the training ({_training_sources(run)})",
+        "latency": "latency per inference, measured",
+        "training-energy": f"energy of training, {_training_sources(run)}",
     }
     dense = [row.get(objective.dense_column) for row in run.compared.candidates] if objective.dense_column else []
     known = [float(value) for value in dense if value is not None and math.isfinite(value) and value > 0]

@@ -26,6 +26,8 @@ BEST_SHARE = 0.1
 """Share of the trials that counts as best (the paper's gamma')."""
 N_GRID = 50
 N_LEVELS = 3
+MIN_DECADES = 8.0
+"""Smallest ratio of largest to smallest draw for which a logarithm makes a difference."""
 N_INTERACTIONS = 3
 MIN_INTERACTION = 0.02
 """Smallest share of the variance worth showing."""
@@ -164,6 +166,8 @@ def _cells(
 
 def _interaction_share(a: Values, b: Values, values: NDArray[np.float64]) -> float:
     """Omega squared of the interaction: variance of the cells beyond additive effects, corrected for chance."""
+    if np.ptp(values) <= 1e-9 * np.abs(values).max():
+        return 0.0  # all equal but for rounding
     total = float(((values - values.mean()) ** 2).sum())
     columns = [np.ones(len(values)), *(a == i for i in range(1, a.max() + 1)), *(b == j for j in range(1, b.max() + 1))]
     design = np.stack([np.asarray(column, dtype=float) for column in columns], axis=1)
@@ -233,8 +237,14 @@ def _evened(values: Sequence[Any]) -> NDArray[np.float64]:
 
 def is_logarithmic(values: Sequence[Any]) -> bool:
     """Say whether numbers spread over decades, so that their logarithm is what was drawn."""
-    known = [float(value) for value in values if _is_numeric([value])]
-    return bool(known) and min(known) > 0 and max(known) / min(known) >= 20
+    known = [float(value) for value in values if value is not None and _is_numeric([value])]
+    if len(known) < 3 or min(known) <= 0:
+        return False
+    low, middle, high = np.quantile(known, [0.05, 0.5, 0.95])
+    if high / low < MIN_DECADES:
+        return False
+    # where the middle value lies between the ends tells a uniform draw from a log-uniform one
+    return bool(abs(np.log(middle / low) / np.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5))
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:

@@ -1,0 +1,300 @@
+import csv
+import datetime
+import io
+import json
+import math
+import re
+import time
+
+import altair
+import pyarrow.parquet as pq
+import pytest
+from archive_maker import START, make_row, make_rows, make_run
+
+from greenprune_core.errors import ConfigError
+from hpsearch.cli import main
+from hpsearch.report import render_page, render_summary, write_report
+from hpsearch.report.cards import make_cards, reproduce_command
+from hpsearch.report.figures import front_spec
+from hpsearch.report.front_view import front_table, front_view
+from hpsearch.report.history import history_view
+from hpsearch.report.spending import spending_view
+from hpsearch.search_run import open_run
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def open_rows(tmp_path):
+    def make(rows, **settings):
+        make_run(tmp_path / "run", rows, **settings)
+        return open_run(tmp_path / "run")
+
+    return make
+
+
+@pytest.fixture
+def run(open_rows):
+    return open_rows(make_rows(60))
+
+
+def page_data(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_the_page_has_every_trial_and_every_member_has_a_card(run):
+    page = render_page(run)
+    points = page_data(page)["datasets"]["trials"]
+    assert len(points) == sum(row["energy_j"] is not None for row in run.rows)
+    members = [point["id"] for point in points if point["kind"] == "front"]
+    assert set(members) == set(run.front["trial_id"].to_pylist())
+    assert all(f'id="card-{trial_id}"' in page for trial_id in members)
+
+
+def test_nothing_on_the_page_is_fetched(run):
+    page = render_page(run)
+    without_bundle = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", without_bundle)
+    assert addresses
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert "default-src 'none'" in page
+
+
+def test_what_the_run_says_is_shown_as_text(open_rows):
+    rows = make_rows(30)
+    rows.append(make_row(98, state="failed", error=EVIL))
+    rows.append(
+        make_row(99, accuracy=0.99, params={EVIL: EVIL}, device=EVIL, config={"x": EVIL}, kept_channels={EVIL: [1, 2]})
+    )
+    page = render_page(open_rows(rows, name=EVIL, space=EVIL))
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert page_data(page)["datasets"]["trials"]
+
+
+def test_every_figure_is_valid_for_its_schema(open_rows):
+    run = open_rows(make_rows(80), third_objective="training-energy")
+    data = page_data(render_page(run))
+    assert {"front", "pair_accuracy", "parallel", "importance", "slice_0", "busy", "history_energy"} <= set(
+        data["specs"]
+    )
+    for spec in data["specs"].values():
+        kind = altair.LayerChart if "layer" in spec else altair.Chart
+        kind.from_dict(spec)
+
+
+def test_two_thousand_trials_make_a_small_page_quickly(open_rows, monkeypatch):
+    monkeypatch.setattr("hpsearch.storage.os.fsync", lambda descriptor: None)
+    run = open_rows(make_rows(2000))
+    assert len(run.rows) == 2000
+    render_page(
+        open_run(run.storage.location)
+    )  # the bundle is in the cache now, as it is from a person's second report on
+    began = time.process_time()
+    page = render_page(run)
+    assert time.process_time() - began < 2.0
+    assert len(page.encode()) < 5e6
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [make_row(1)],
+        [make_row(n, state="failed", error="NaN", accuracy=None, energy_j=1e-3) for n in range(3)],
+        [make_row(n) for n in range(30)],
+        [make_row(1), make_row(2, accuracy=math.nan)],
+        [make_row(1, started_at=None, finished_at=None, params=None, config=None, node=None, dense_energy_j=None)],
+        [make_row(1, energy_j=0.0)],
+    ],
+    ids=["one trial", "all failed", "all on one point", "NaN in a row", "almost nothing known", "free energy"],
+)
+def test_poor_runs_have_a_page_too(open_rows, rows):
+    run = open_rows(rows)
+    written = write_report(run)
+    assert len(written) == 7
+    assert "NaN" not in json.dumps(page_data(render_page(run))["datasets"])
+
+
+def test_what_is_left_out_is_said_and_counted(open_rows):
+    rows = [make_row(1), make_row(2, accuracy=math.nan), make_row(3, energy_source="nvml"), make_row(4)]
+    page = render_page(open_rows(rows))
+    assert "1 complete trial left out: val_accuracy is missing or not finite." in page
+    assert "1 complete trial left out: its energy is from nvml, not from model:horowitz-45nm." in page
+
+
+def test_damaged_parts_are_named_on_the_page(open_rows):
+    run = open_rows(make_rows(3))
+    run.storage.write_bytes("trials/broken.parquet", b"PAR1")
+    assert "trials/broken.parquet" in render_page(open_run(run.storage.location))
+
+
+def test_the_source_of_the_energy_is_on_the_axis(open_rows):
+    spec = front_spec(front_view(open_rows([make_row(1, energy_source="nvml")])))
+    assert spec["layer"][0]["encoding"]["x"]["title"] == "energy per inference, nvml"
+    assert spec["layer"][0]["encoding"]["x"]["scale"]["type"] == "log"
+
+
+def test_controls_are_marked_and_repeats_have_bars(open_rows):
+    repeats = [{"seed": n, "val_accuracy": 0.9 + n / 100} for n in range(3)]
+    run = open_rows([make_row(1, repeats=repeats), make_row(2, control="dense", energy_j=2e-3)])
+    front, control = sorted(front_view(run).points, key=lambda point: point.kind, reverse=True)
+    assert (front.kind, control.kind, control.label) == ("front", "control", "dense network")
+    assert front.low < 0.9 < front.high
+    assert control.low is None
+
+
+def test_the_table_marks_the_knee_and_neighbours_within_noise(open_rows):
+    rows = [
+        make_row(1, accuracy=0.80, energy_j=0.2e-3),
+        make_row(2, accuracy=0.90, energy_j=0.3e-3),
+        make_row(3, accuracy=0.905, energy_j=1.9e-3),
+    ]
+    run = open_rows(rows)
+    lines = front_table(run, front_view(run).knee_id)
+    assert [line.is_knee for line in lines] == [False, True, False]
+    assert [line.is_like_next for line in lines] == [False, True, False]
+    assert lines[1].macs == "6.00M (15%)"
+    assert lines[1].saved == "1.70 kJ"  # (2 - 0.3) mJ, a million times
+
+
+def test_history_follows_trials_epochs_and_joules(open_rows):
+    rows = [
+        make_row(1, accuracy=0.5, energy_j=1e-3),
+        make_row(2, state="failed", error="x"),
+        make_row(3, accuracy=0.75),
+    ]
+    view = history_view(open_rows(rows))
+    assert [step.n_trials for step in view.progress] == [1, 2, 3]
+    assert [step.n_epochs for step in view.progress] == [10, 20, 30]
+    assert view.progress[-1].energy_j == pytest.approx(51 + 52 + 53)
+    # the box is 1 of error by 2 mJ: at half the energy, half and three quarters right
+    assert [step.hypervolume for step in view.progress] == pytest.approx([0.25, 0.25, 0.375])
+    assert view.failures == (("failed", "x", 1),)
+
+
+def test_the_busy_share_counts_slots_and_gaps(open_rows):
+
+    def at(start, end):
+        return {
+            "started_at": START + datetime.timedelta(seconds=start),
+            "finished_at": START + datetime.timedelta(seconds=end),
+        }
+
+    view = history_view(open_rows([make_row(1, **at(0, 4)), make_row(2, **at(0, 8)), make_row(3, **at(4, 6))]))
+    assert view.n_slots == 2
+    assert view.busy_share == pytest.approx((4 + 8 + 2) / 16)
+
+
+def test_a_long_history_is_thinned_to_what_a_screen_shows(open_rows, monkeypatch):
+    monkeypatch.setattr("hpsearch.report.history.MAX_STEPS", 10)
+    view = history_view(open_rows(make_rows(50)))
+    assert len(view.progress) == 10
+    assert (view.progress[0].n_trials, view.progress[-1].n_trials) == (1, 50)
+
+
+def test_the_search_is_paid_back_after_so_many_inferences(open_rows):
+    rows = [make_row(1, energy_j=1e-3, train_energy_j=600.0), make_row(2, state="failed", train_energy_j=400.0)]
+    view = spending_view(open_rows(rows), carbon_g_per_kwh=360.0)
+    assert view.total.energy_j == 1000.0
+    assert view.pay_back[0].n_inferences == 1_000_000  # 1000 J over 1 mJ saved
+    assert view.co2e_kg == pytest.approx(1e-4)  # 1000 J are 1/3600 kWh
+    assert [spent.state for spent in view.by_state] == ["complete", "failed"]
+
+
+def test_modelled_joules_do_not_pay_back_measured_ones(open_rows):
+    view = spending_view(open_rows([make_row(1, train_energy_source="nvml")]))
+    assert view.pay_back[0].n_inferences is None
+
+
+def test_a_trial_without_energy_is_counted_not_taken_for_zero(open_rows):
+    view = spending_view(open_rows([make_row(1), make_row(2, train_energy_j=None)]))
+    assert view.total.n_without_energy == 1
+    assert (
+        spending_view(open_rows([make_row(1, train_energy_j=None), make_row(2, train_energy_j=None)])).total.energy_j
+        is None
+    )
+
+
+def test_a_card_draws_the_network_and_the_gates(open_rows):
+    kept = {"early": [4, 16], "late": [64, 64]}
+    (card,) = make_cards(
+        open_rows([make_row(1, kept_channels=kept, gate_histogram=[3, 0, 1], disagreement=0.01, flips=2)])
+    )
+    early, late = card.network
+    assert late.outline == late.filled == 120.0
+    assert early.outline == pytest.approx(60.0)  # the root of a quarter
+    assert early.filled == pytest.approx(15.0)
+    assert card.network_summary == "68 of 80 channels kept in 2 groups; fewest in early: 4 of 16"
+    assert [bar.title.split(" ", 1)[0] for bar in card.histogram] == ["3", "0", "1"]
+    assert card.agreement == "a gate differed from the consensus on 1.00% of the images; the repair moved 2 gates"
+
+
+def test_a_learning_curve_knows_its_phases(open_rows):
+    history = [{"epoch": n, "phase": "select" if n < 3 else "finish", "val_accuracy": n / 10} for n in (1, 2, 3, 4)]
+    (card,) = make_cards(open_rows([make_row(1, history=history)]))
+    assert [(name, width) for name, _, width in card.curve.phases] == [("select", 160.0), ("finish", 160.0)]
+    assert (card.curve.low, card.curve.high) == ("10.00 %", "40.00 %")
+    assert card.curve.points.split()[0] == "80.0,116.0"
+
+
+def test_the_command_that_runs_a_trial_again_pins_every_draw(open_rows):
+    run = open_rows([make_row(1, params={"learning_rate": 0.1, "shape": "linear"})], pins=["epochs=2"], seed=7)
+    command = reproduce_command(run, run.rows[0])
+    assert command == (
+        "hpsearch search --space digits --trials 1 --seed 7 --name again-t00001"
+        " --set epochs=2 --set learning_rate=0.1 --set shape=linear"
+    )
+
+
+def test_the_files_hold_the_front(run):
+    write_report(run)
+    ids = run.front["trial_id"].to_pylist()
+    table = list(csv.DictReader(io.StringIO(run.storage.read_bytes("front.csv").decode())))
+    assert [line["trial_id"] for line in table] == ids
+    assert "energy_j [J]" in table[0]
+    assert [line["trial_id"] for line in json.loads(run.storage.read_bytes("front.json"))] == ids
+    parquet = pq.read_table(run.storage.local / "front.parquet")
+    assert parquet["trial_id"].to_pylist() == ids
+    assert parquet.schema.field("energy_j").metadata[b"unit"] == b"J"
+    assert run.storage.read_bytes("pareto.png").startswith(b"\x89PNG")
+    assert run.storage.read_bytes("pareto.svg").startswith(b"<svg")
+
+
+def test_the_summary_is_markdown_with_the_front(run):
+    text = render_summary(run)
+    assert text.startswith("## Search `run`")
+    assert text.count("\n| `t0") == run.front.num_rows
+
+
+def test_the_figure_of_a_run_is_a_chart(run, tmp_path):
+    run.figure().save(tmp_path / "front.svg")
+    assert (tmp_path / "front.svg").read_text().startswith("<svg")
+
+
+def test_the_command_writes_into_another_folder_when_asked(run, tmp_path, capsys):
+    assert main(["report", run.storage.location, "--output", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith(f"wrote {tmp_path / 'out'}/report.html")
+    assert not run.storage.exists("report.html")
+
+
+def test_watching_ends_with_the_search_and_its_page_reloads_no_more(open_rows, capsys):
+    run = open_rows(make_rows(4), trials=4)
+    assert main(["report", run.storage.location, "--watch", "--every", "1"]) == 0
+    assert capsys.readouterr().out.startswith("4 trials: wrote")
+    assert b'http-equiv="refresh"' not in run.storage.read_bytes("report.html")
+    assert 'http-equiv="refresh" content="5"' in render_page(run, reload_s=5)
+
+
+def test_a_run_without_a_finished_trial_is_refused(open_rows, capsys):
+    run = open_rows([])
+    assert main(["report", run.storage.location]) == 2
+    assert "at least one finished trial" in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        write_report(run)
+
+
+def test_ten_thousand_trials_are_read_and_shown(open_rows):
+    run = open_rows(make_rows(10_000), in_one_part=True)
+    assert run.trials.num_rows == 10_000
+    assert len(history_view(run).progress) == 400
+    assert len(front_table(run, None)) == run.front.num_rows > 10
