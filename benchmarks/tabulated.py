@@ -92,6 +92,45 @@ class SleepingTrial(InstantTrial):
     seconds_per_epoch = float(os.environ.get("SLEEP_S", "0.1"))
 
 
+class DoomedTrial(InstantTrial):
+    """A trial that raises in its first epoch."""
+
+    def advance(self, until_epoch: int) -> Report:
+        raise ValueError("loss is NaN")
+
+
+class TroubledTrial(InstantTrial):
+    """A trial that raises, hangs or ends without an accuracy, each for one configuration in five."""
+
+    @property
+    def _kind(self) -> int:
+        return int(self.config.config_hash, 16) % 5
+
+    def advance(self, until_epoch: int) -> Report:
+        if self._kind == 0:
+            raise ValueError("loss is exploded")
+        if self._kind == 1:
+            time.sleep(600)
+        return super().advance(until_epoch)
+
+    def finish(self) -> dict[str, Any]:
+        row = super().finish()
+        return {**row, "val_accuracy": float("nan")} if self._kind == 3 else row
+
+
+class MortalTrial(SleepingTrial):
+    """A trial whose worker dies once, after the third epoch; the marker of that lies in the folder."""
+
+    def advance(self, until_epoch: int) -> Report:
+        report = super().advance(until_epoch)
+        marker = self.folder.parent / f"{self.folder.name}.died"
+        if self.epoch == 3 and not marker.exists():
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.write_text("once")
+            os._exit(9)
+        return report
+
+
 def suggest(trial: Any) -> TrialConfig:
     """Draw eight parameters, as a real space would."""
     from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig

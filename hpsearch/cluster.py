@@ -65,7 +65,7 @@ def count_slots(cpus_per_trial: float, gpus_per_trial: float) -> int:
     """
     import ray
 
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     to_come = autoscaled_nodes(BOOTSTRAP_FILE)
     # what the autoscaler may add counts the workers that it has added already
     nodes = max(

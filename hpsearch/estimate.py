@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-import optuna
-
-from greenprune_core.config import TrialConfig
 from greenprune_core.cost import count_cost, estimate_energy, load_profile
 from greenprune_core.data import ImageData, load_data
 from greenprune_core.networks import build_network
 from hpsearch.settings import SearchSettings
+from hpsearch.study import first_config
 from search_spaces import SearchSpace
 
 TRAINING_PASSES = 3
@@ -60,12 +58,3 @@ def estimate_trial(space: SearchSpace, settings: SearchSettings) -> TrialCost:
         train_energy_j=energy.joules * images,
         energy_source=energy.source,
     )
-
-
-def first_config(space: SearchSpace) -> TrialConfig:
-    """Return the configuration that a search of the space tries first."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for point in space.first_points[:1]:
-        study.enqueue_trial(dict(point))
-    return space.suggest(study.ask())

@@ -1,10 +1,12 @@
-"""Early stopping behind Tune's TrialScheduler."""
+"""Early stopping behind Tune's TrialScheduler; the arithmetic is in `hpsearch.rungs`."""
 
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from hpsearch.rungs import Rungs
+from hpsearch.searcher import LedgerSearcher
 from hpsearch.stopping import StopRequest
 
 
@@ -47,3 +49,34 @@ class PlainScheduler(TrialScheduler):
     def debug_string(self) -> str:
         """Name the scheduler."""
         return "every trial runs to its end"
+
+
+class HalvingScheduler(PlainScheduler):
+    """Stops trials at rungs that others of their energy have passed with better accuracy.
+
+    Every report at a rung goes into the journal, so that a resumed search knows it.
+    """
+
+    def __init__(self, request: StopRequest, rungs: Rungs, searcher: LedgerSearcher) -> None:
+        super().__init__(request)
+        self._rungs = rungs
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide at a rung; between rungs trials go on."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == self.CONTINUE and result["is_at_rung"] and result["phase"] != "warm_up":
+            trial_id = self._searcher.running[trial.trial_id]
+            rung, accuracy, energy_j = result["epoch"], result["val_accuracy"], result["expected_energy_j"]
+            goes_on = self._rungs.goes_on(trial_id, rung, accuracy, energy_j)
+            self._searcher.note_rung(trial_id, rung, accuracy, energy_j)
+            if not goes_on:
+                reason = f"stopped after {rung} epochs: {accuracy:.2%} right at an expected {energy_j:.3g} J is behind"
+                self._searcher.stopped[trial_id] = reason
+                return str(self.STOP)
+        return decision
+
+    def debug_string(self) -> str:
+        """Name the scheduler."""
+        halving = self._rungs.halving
+        return f"halving: one in {halving.eta} goes on after {', '.join(map(str, halving.rungs))} epochs"

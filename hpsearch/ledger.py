@@ -109,6 +109,11 @@ class Ledger:
         self.study.tell_interrupted(trial_id)
         self._suggestions.pop(trial_id, None)
 
+    def interrupt_all(self) -> None:
+        """Book all trials that are still open as cut off."""
+        for trial_id in self.study.open_ids:
+            self.interrupt(trial_id)
+
     def reconcile(self) -> int:
         """Bring rows and study to one state after a kill, and return how many trials are taken up again."""
         rows = {row["trial_id"]: row for row in archive.rows(archive.read_trials(self.storage))}
@@ -131,6 +136,11 @@ class Ledger:
             self.study.tell_stopped(trial_id, attributes={"reason": row["error"]})
         else:
             self.study.tell_failed(trial_id, row["error"] or "unknown")
+
+    def learn(self, row: Mapping[str, Any]) -> None:
+        """Let the sampler know a complete trial of another run; it is no trial of this one."""
+        values = [objective.value(row) for objective in self.objectives]
+        self.study.add_row(row["params"] or {}, values, config_hash=None, attributes=_attributes(row))
 
     def _enter(self, trial_id: str, row: dict[str, Any]) -> None:
         """Enter a row that the study never heard of: its journal is older than the row."""

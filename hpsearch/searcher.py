@@ -63,6 +63,13 @@ class LedgerSearcher(Searcher):
             # the trial stays RUNNING in the journal and is taken up again by --resume
             self._request.ask("the run's books cannot be written", trouble)
 
+    def note_rung(self, ours: str, rung: int, accuracy: float, energy_j: float) -> None:
+        """Enter a report at a rung into the journal; if that cannot be written, the search stops with that error."""
+        try:
+            self._ledger.study.note_rung(ours, rung, accuracy, energy_j)
+        except (GreenpruneError, OSError) as trouble:
+            self._request.ask("the run's books cannot be written", trouble)
+
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the journal has it."""
 

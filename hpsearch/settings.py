@@ -51,6 +51,10 @@ class SearchSettings:
     cpus_per_trial: Annotated[float, "Processors per trial; a trial uses as many threads."] = 1.0
     gpus_per_trial: Annotated[float, "GPUs per trial; a fraction shares one."] = 0.0
     sampler: Annotated[Sampler, "Who draws: tpe (multivariate), nsga2, nsga3, gp (few, dear trials) or random."] = "tpe"
+    halving: Annotated[bool, "Stop trials early that others of their energy have passed."] = False
+    eta: Annotated[int, "Halving: one in eta goes on from each rung, >= 2."] = 3
+    grace: Annotated[int | None, "Halving: epochs before the first rung; a sixth of the training if not given."] = None
+    warm_start: Annotated[str | None, "Run of a space with the same names; the sampler starts from its trials."] = None
     objective: Annotated[Second, "Cost of inference that is weighed against accuracy."] = "energy"
     third_objective: Annotated[Third | None, "A further objective: the energy of training."] = None
     max_energy: Annotated[str | None, "A sub-network is feasible up to this energy per inference, e.g. 2mJ."] = None
@@ -94,6 +98,16 @@ class SearchSettings:
             0 <= self.max_failures <= 1, "max-failures is a share in [0, 1]", f"{self.max_failures:g}", "0.5 is usual"
         )
         _need(self.seed >= 0, "seed needs >= 0", f"seed={self.seed}", "take 0 or more")
+        _need(self.eta >= 2, "eta needs at least 2", f"eta={self.eta}", "3 is usual; --no-halving stops nothing early")
+        _need(
+            self.grace is None or self.grace >= 1, "grace needs at least 1 epoch", f"grace={self.grace}", "leave it out"
+        )
+        _need(
+            self.halving or self.grace is None,
+            "grace belongs to halving",
+            f"grace={self.grace} without it",
+            "add --halving or leave --grace out",
+        )
         for pin in self.pins:
             _need("=" in pin.strip("="), "set needs key=value", f"set {pin!r}", "e.g. --set epochs=2")
         for name in _UNITS:

@@ -4,33 +4,33 @@ A trial's identity is the hash of its configuration: one configuration is run on
 journal is flushed after every suggestion and every result, so that both survive a kill from that moment.
 """
 
+import copy
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
 from hpsearch.journal import DriverJournal
+from hpsearch.mirror import Drawn, Mirror, snapshot
 from hpsearch.objectives import Objective
 from search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
 
-SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
-
 HASH = "config_hash"
 CONFIG = "config"
 INTERRUPTED = "interrupted"
-DUPLICATE = "duplicate_of"
 REASON = "reason"
+RUNG = "rung:"
 
 _TRIES = 100
 _TRIES_OF_SAMPLER = 20
@@ -48,30 +48,6 @@ class Suggestion:
     """The draws behind the configuration."""
     config: TrialConfig
     """What to run."""
-
-
-def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler that knows constraints; `seed` makes its draws repeatable.
-
-    Multivariate TPE is the default of a search: after 1,000 trials it draws in 42 ms where the independent one takes
-    118 ms, and it sees that parameters depend on each other. GP models best and takes seconds per draw.
-
-    Raises:
-        ConfigError: no such sampler.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "tpe":
-            return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
-        if name == "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed)
-        if name == "nsga3":
-            return optuna.samplers.NSGAIIISampler(seed=seed)
-        if name == "gp":
-            return optuna.samplers.GPSampler(seed=seed)
-        if name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-    raise ConfigError(f"sampler is one of {', '.join(SAMPLERS)}, but got {name!r}; choose one of them")
 
 
 class SearchStudy:
@@ -106,11 +82,13 @@ class SearchStudy:
             raise ConfigError(
                 f"a run's journal holds the study {name!r}, but got {names}; take the journal of this run"
             )
+        self._storage = storage
         self._study = optuna.create_study(
             storage=storage,
             study_name=name,
             directions=directions,
-            sampler=make_sampler(sampler, seed),
+            # draws only what a first point leaves open
+            sampler=optuna.samplers.RandomSampler(seed=seed),
             load_if_exists=True,
         )
         if self._study.directions != directions:
@@ -118,18 +96,17 @@ class SearchStudy:
                 f"a run keeps its objectives, but got {len(directions)} for a study of {len(self._study.directions)}; "
                 "use the same or another --name"
             )
-        self._open: dict[str, Trial] = {}
-        self._seen: set[str] = set()
-        if not names:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names([objective.column for objective in objectives])
-            for point in space.first_points:
-                self._study.enqueue_trial(dict(point))
-        else:
-            # a sampler that starts again with the same seed would draw the same points again
-            self._study.sampler = make_sampler(sampler, seed + len(self._study.get_trials(deepcopy=False)))
-            self._seen = {trial.user_attrs[HASH] for trial in self._trials() if _is_settled(trial)}
+        known = self._trials()
+        # a sampler that starts again with the same seed would draw the same points again
+        self._mirror = Mirror(sampler, seed + len(known), directions)
+        self._mirror.learn(known)
+        self._open: dict[str, tuple[Trial, Drawn | None]] = {}
+        self._seen = {trial.user_attrs[HASH] for trial in known if _is_settled(trial)}
+        self._kinds = {name: kind for trial in known for name, kind in trial.distributions.items()}
+        self._n_waiting = sum(trial.state == TrialState.WAITING for trial in known)
+        self.is_new = not names
+        if self.is_new:
+            self._begin()
         journal.flush()
 
     @property
@@ -143,16 +120,17 @@ class SearchStudy:
         Raises:
             ConfigError: the space and the study do not fit together.
         """
-        sampler = self._study.sampler
         try:
+            while self._n_waiting:
+                self._n_waiting -= 1
+                suggestion = self._ask_waiting()
+                if suggestion is not None:
+                    return suggestion
             for attempt in range(_TRIES):
-                if attempt == _TRIES_OF_SAMPLER:
-                    self._study.sampler = make_sampler("random", self._seed + len(self._seen))
-                suggestion = self._ask_once()
+                suggestion = self._ask_sampler(at_random=attempt >= _TRIES_OF_SAMPLER)
                 if suggestion is not None:
                     return suggestion
         finally:
-            self._study.sampler = sampler
             self._journal.flush()
         return None
 
@@ -160,34 +138,47 @@ class SearchStudy:
         self, trial_id: str, values: Sequence[float], *, attributes: Mapping[str, Any], constraints: Mapping[str, float]
     ) -> None:
         """Take in a finished trial: its objectives' values, what else is known, and constraints (met at <= 0)."""
-        trial = self._open.pop(trial_id)
         for name, value in constraints.items():
-            trial.set_constraint(name, value)
-        self._tell(trial, TrialState.COMPLETE, attributes, list(values))
+            self._open[trial_id][0].set_constraint(name, value)
+        self._tell(trial_id, TrialState.COMPLETE, attributes, list(values))
 
     def tell_stopped(self, trial_id: str, *, attributes: Mapping[str, Any]) -> None:
         """Take in a trial that was stopped early; it has no values and is on no front."""
-        self._tell(self._open.pop(trial_id), TrialState.PRUNED, attributes)
+        self._tell(trial_id, TrialState.PRUNED, attributes)
 
     def tell_failed(self, trial_id: str, reason: str) -> None:
         """Take in a trial that failed."""
-        self._tell(self._open.pop(trial_id), TrialState.FAIL, {REASON: reason})
+        self._tell(trial_id, TrialState.FAIL, {REASON: reason})
 
     def tell_interrupted(self, trial_id: str) -> None:
         """Take in a trial that the search's end cut off; a resumed search takes it up again."""
-        trial = self._open.pop(trial_id)
         self._seen.discard(trial_id)
-        self._tell(trial, TrialState.FAIL, {INTERRUPTED: True})
+        self._tell(trial_id, TrialState.FAIL, {INTERRUPTED: True})
+
+    def note_rung(self, trial_id: str, rung: int, accuracy: float, energy_j: float) -> None:
+        """Enter what a running trial reported at a rung."""
+        self._open[trial_id][0].set_user_attr(f"{RUNG}{rung}", [accuracy, energy_j])
+        self._journal.flush()
+
+    def noted_rungs(self) -> list[tuple[str, int, float, float]]:
+        """Return all reports at rungs as (trial id, rung, accuracy, energy in joules), in the order of trials."""
+        return [
+            (trial.user_attrs[HASH], int(name.removeprefix(RUNG)), *report)
+            for trial in self._trials()
+            for name, report in trial.user_attrs.items()
+            if name.startswith(RUNG)
+        ]
 
     def adopt_running(self) -> list[str]:
         """Take over the trials that a killed search left RUNNING, and return their ids; each waits to be told."""
         for frozen in self._trials(TrialState.RUNNING):
             trial = Trial(self._study, frozen._trial_id)
             if HASH in frozen.user_attrs:
-                self._open[frozen.user_attrs[HASH]] = trial
+                self._open[frozen.user_attrs[HASH]] = (trial, None)
             else:
                 # killed in the middle of a suggestion: nothing was started
-                self._tell(trial, TrialState.FAIL, {REASON: "the search was killed while it drew this configuration"})
+                self._study.tell(trial, state=TrialState.FAIL)
+        self._journal.flush()
         return list(self._open)
 
     def requeue_interrupted(self) -> int:
@@ -205,6 +196,7 @@ class SearchStudy:
                     user_attrs=attributes,
                 )
             )
+        self._n_waiting += len(again)
         self._journal.flush()
         return len(again)
 
@@ -223,59 +215,109 @@ class SearchStudy:
         """
         distributions = draw_distributions(self._space, params)
         known = {} if config_hash is None else {HASH: config_hash}
-        self._study.add_trial(
-            create_trial(
-                values=list(values),
-                params=dict(params),
-                distributions=distributions,
-                user_attrs={**attributes, **known},
-            )
+        self.fill(
+            [
+                create_trial(
+                    values=list(values),
+                    params=dict(params),
+                    distributions=distributions,
+                    user_attrs={**attributes, **known},
+                )
+            ]
         )
         self._seen.update(known.values())
+
+    def fill(self, trials: Iterable[FrozenTrial]) -> None:
+        """Enter finished trials as they are, without a look at the space."""
+        entered = list(trials)
+        self._study.add_trials(entered)
         self._journal.flush()
+        self._mirror.learn(entered)
 
     def is_known(self, trial_id: str) -> bool:
         """Say whether a configuration was told or is running."""
         return trial_id in self._seen
 
-    def _ask_once(self) -> Suggestion | None:
+    def _begin(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.set_metric_names([objective.column for objective in self._objectives])
+        for point in self._space.first_points:
+            self._study.enqueue_trial(dict(point))
+        self._n_waiting = len(self._space.first_points)
+
+    def _ask_waiting(self) -> Suggestion | None:
+        """Take what waits: a first point, or a trial that was cut off."""
         trial = self._study.ask()
-        try:
+        if CONFIG in trial.user_attrs:
+            config = TrialConfig.from_dict(json.loads(trial.user_attrs[CONFIG]))
+        else:
             config = self._draw(trial)
-        except ValueError as error:
+        if config.config_hash in self._seen:
             self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr(HASH, config.config_hash)
+        trial.set_user_attr(CONFIG, json.dumps(config.to_dict()))
+        return self._start(trial, None, config)
+
+    def _ask_sampler(self, *, at_random: bool) -> Suggestion | None:
+        """Draw in the mirror, and enter what is new into the journal as one line."""
+        drawn = self._mirror.ask(at_random=at_random)
+        config = self._draw(drawn.trial)
+        if config.config_hash in self._seen:
+            self._mirror.drop(drawn)
+            return None
+        template = copy.copy(snapshot(drawn.trial))
+        template.user_attrs = {HASH: config.config_hash, CONFIG: json.dumps(config.to_dict())}
+        # what a genetic sampler notes, its generation, has to outlive this process
+        template.system_attrs = {k: v for k, v in template.system_attrs.items() if not k.startswith("tpe:")}
+        trial = Trial(self._study, self._storage.create_new_trial(self._study._study_id, template))
+        return self._start(trial, drawn, config)
+
+    def _start(self, trial: Trial, drawn: Drawn | None, config: TrialConfig) -> Suggestion:
+        trial_id = config.config_hash
+        self._seen.add(trial_id)
+        self._open[trial_id] = (trial, drawn)
+        return Suggestion(trial_id=trial_id, number=trial.number, params=trial.params, config=config)
+
+    def _draw(self, trial: Trial) -> TrialConfig:
+        try:
+            config = self._space.suggest(trial)
+            for name, distribution in trial.distributions.items():
+                check_distribution_compatibility(self._kinds.setdefault(name, distribution), distribution)
+        except ValueError as error:
             raise ConfigError(
                 f"a space draws valid configurations, and names keep their kind, but {self._space.name}: {error}; "
                 "change ranges only when resuming, or take another --name"
             ) from error
-        trial_id = config.config_hash
-        if trial_id in self._seen:
-            trial.set_user_attr(DUPLICATE, trial_id)
-            self._study.tell(trial, state=TrialState.FAIL)
-            return None
-        trial.set_user_attr(HASH, trial_id)
-        trial.set_user_attr(CONFIG, json.dumps(config.to_dict()))
-        self._seen.add(trial_id)
-        self._open[trial_id] = trial
-        return Suggestion(trial_id=trial_id, number=trial.number, params=trial.params, config=config)
-
-    def _draw(self, trial: Trial) -> TrialConfig:
-        if CONFIG in trial.user_attrs:
-            return TrialConfig.from_dict(json.loads(trial.user_attrs[CONFIG]))
-        config = self._space.suggest(trial)
         # added, so that a seed pinned by the user counts from there
         return replace(config, seed=config.seed + self._seed)
 
     def _tell(
-        self, trial: Trial, state: TrialState, attributes: Mapping[str, Any], values: list[float] | None = None
+        self,
+        trial_id: str,
+        state: TrialState,
+        attributes: Mapping[str, Any],
+        values: list[float] | None = None,
     ) -> None:
+        trial, drawn = self._open.pop(trial_id)
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self._study.tell(trial, values, state=state)
         self._journal.flush()
+        self._mirror.take_in(self._storage.get_trial(trial._trial_id), drawn)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
+
+
+def first_config(space: SearchSpace) -> TrialConfig:
+    """Return the configuration that a search of the space tries first."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for point in space.first_points[:1]:
+        study.enqueue_trial(dict(point))
+    return space.suggest(study.ask())
 
 
 def draw_distributions(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:

@@ -8,7 +8,7 @@ import datetime
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,12 @@ from hpsearch.cluster import connect, count_slots
 from hpsearch.journal import DriverJournal, DriverLock
 from hpsearch.ledger import Constraints, Ledger
 from hpsearch.progress import Progress
+from hpsearch.rungs import Halving, Rungs, usual_grace
+from hpsearch.search_run import open_run
 from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.stopping import Budgets, Interrupts, StopRequest
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy, Suggestion
+from hpsearch.study import SearchStudy, Suggestion, draw_distributions, first_config
 from search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -61,23 +63,43 @@ def search(
     began = time.monotonic()
     storage = RunStorage.open(settings.run)
     check_run(storage, settings)
+    halving = plan_halving(settings, space)
     connect(settings.address)
     slots = count_slots(settings.cpus_per_trial, settings.gpus_per_trial)
     lock = DriverLock(storage)
+    request = StopRequest()
     try:
         ledger, again = open_ledger(storage, settings, space)
         if settings.resume:
             say(f"resumed: {ledger.n_finished} trials are finished, {again} are taken up again")
         if progress is not None:
             progress.begin(ledger)
-        request = StopRequest()
-        with Interrupts(request, say):
-            _run(settings, ledger, request, slots, runner, progress)
-        for trial_id in ledger.study.open_ids:
-            ledger.interrupt(trial_id)
+        try:
+            with Interrupts(request, say):
+                _run(settings, ledger, request, slots, runner, progress, halving)
+        finally:
+            if request.error is None:
+                ledger.interrupt_all()
     finally:
         lock.release()
     return Outcome(ledger=ledger, reason=request.reason, error=request.error, seconds=time.monotonic() - began)
+
+
+def plan_halving(settings: SearchSettings, space: SearchSpace) -> Halving | None:
+    """Return when trials are compared; None if each runs to its end.
+
+    Raises:
+        ConfigError: eta or grace do not fit the training, or the space has more first points than the run has trials.
+    """
+    if len(space.first_points) > settings.trials:
+        raise ConfigError(
+            f"a run has at least as many trials as its space has first points, {len(space.first_points)}, but got "
+            f"trials={settings.trials}; ask for more, or try the parts with --smoke-test"
+        )
+    if not settings.halving:
+        return None
+    epochs = first_config(space).epochs
+    return Halving(eta=settings.eta, grace=settings.grace or usual_grace(epochs), epochs=epochs)
 
 
 def check_run(storage: RunStorage, settings: SearchSettings) -> None:
@@ -114,6 +136,7 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
 def open_ledger(storage: RunStorage, settings: SearchSettings, space: SearchSpace) -> tuple[Ledger, int]:
     """Make or reopen the books of a run; return them and how many cut-off trials are taken up again."""
     chosen = objectives.choose(settings.objective, settings.third_objective)
+    known = read_warm_start(settings, space)
     write_settings(storage, settings)
     study = SearchStudy(
         DriverJournal(storage),
@@ -125,7 +148,28 @@ def open_ledger(storage: RunStorage, settings: SearchSettings, space: SearchSpac
     )
     constraints = Constraints(max_energy_j=settings.max_energy_j, min_accuracy=settings.min_accuracy)
     ledger = Ledger(storage, study, chosen, constraints, provenance.version())
+    if study.is_new:
+        for row in known:
+            ledger.learn(row)
     return ledger, ledger.reconcile()
+
+
+def read_warm_start(settings: SearchSettings, space: SearchSpace) -> list[dict[str, Any]]:
+    """Return the complete trials of the run named by --warm-start.
+
+    Raises:
+        ConfigError: it is no run, has no complete trial, or drew other names than this space.
+    """
+    if settings.warm_start is None:
+        return []
+    rows = [row for row in open_run(settings.warm_start).rows if row["state"] == "complete"]
+    if not rows:
+        raise ConfigError(
+            f"a warm start needs a run with complete trials, but {settings.warm_start} has none; leave out --warm-start"
+        )
+    for row in rows:
+        draw_distributions(space, row["params"] or {})
+    return rows
 
 
 def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
@@ -141,14 +185,20 @@ def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
 
 
 def _run(
-    settings: SearchSettings, ledger: Ledger, request: StopRequest, slots: int, runner: str, progress: Progress | None
+    settings: SearchSettings,
+    ledger: Ledger,
+    request: StopRequest,
+    slots: int,
+    runner: str,
+    progress: Progress | None,
+    halving: Halving | None,
 ) -> None:
     missing = settings.trials - ledger.n_finished
     if missing <= 0:
         return
     from ray import tune
 
-    from hpsearch.halving import PlainScheduler
+    from hpsearch.halving import HalvingScheduler, PlainScheduler
     from hpsearch.searcher import LedgerSearcher
     from hpsearch.watch import Watch, WhenAsked
     from hpsearch.worker import TrialWorker
@@ -162,14 +212,21 @@ def _run(
         max_failures=settings.max_failures,
         n_trials=settings.trials,
     )
-    searcher = LedgerSearcher(ledger, request, lambda suggestion: task(suggestion, settings, ledger.storage, runner))
-    watch = Watch(searcher, budgets, request, progress)
+    stages = halving.rungs if halving else ()
+    searcher = LedgerSearcher(ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages))
+    scheduler: PlainScheduler = PlainScheduler(request)
+    if halving is not None:
+        rungs = Rungs(halving)
+        for report in ledger.study.noted_rungs():
+            rungs.record(*report)
+        scheduler = HalvingScheduler(request, rungs, searcher)
+    watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
     tune.run(
         TrialWorker,
         name="ray",
         storage_path=_tune_path(ledger.storage),
         search_alg=searcher,
-        scheduler=PlainScheduler(request),
+        scheduler=scheduler,
         num_samples=missing,
         # a number that was asked for may exceed today's slots: workers that join later find trials waiting
         max_concurrent_trials=settings.max_concurrent or slots,
@@ -187,13 +244,15 @@ def _run(
         request.ask("every configuration of the space has been tried")
 
 
-def task(suggestion: Suggestion, settings: SearchSettings, storage: RunStorage, runner: str) -> dict[str, Any]:
+def task(
+    suggestion: Suggestion, settings: SearchSettings, storage: RunStorage, runner: str, rungs: Sequence[int] = ()
+) -> dict[str, Any]:
     """Return what a worker needs to run one trial, as plain values."""
     return {
         "trial_id": suggestion.trial_id,
         "config": suggestion.config.to_dict(),
         "run": str(storage.local or storage),
-        "rungs": [],
+        "rungs": list(rungs),
         "runner": runner,
         "cpus": settings.cpus_per_trial,
         "device": "cuda" if settings.gpus_per_trial else "cpu",

@@ -9,24 +9,68 @@ from hpsearch.progress import Progress
 from hpsearch.searcher import LedgerSearcher
 from hpsearch.stopping import Budgets, StopRequest
 
+HANG_GRACE_S = 30.0
+"""A worker ends a trial over its time between two epochs; one that says nothing for so much longer hangs."""
+
 
 class Watch(Callback):
     """Tune's callback, called at every event of the driver."""
 
     def __init__(
-        self, searcher: LedgerSearcher, budgets: Budgets, request: StopRequest, progress: Progress | None
+        self,
+        searcher: LedgerSearcher,
+        budgets: Budgets,
+        request: StopRequest,
+        *,
+        progress: Progress | None,
+        timeout_s: float | None,
     ) -> None:
         self._searcher = searcher
         self._budgets = budgets
         self._request = request
         self._progress = progress
+        self._timeout_s = timeout_s
+        self._heard: dict[Any, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Remember when a trial began."""
+        self._heard[trial] = time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        """Remember when a trial was last heard of."""
+        self._heard[trial] = time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Forget a trial that ended."""
+        self._heard.pop(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Forget a trial that failed."""
+        self._heard.pop(trial, None)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look at budgets and show where the search stands."""
+        """Look at budgets and at silent trials, and show where the search stands."""
         if not self._request.is_set:
             self._budgets.check()
+        if self._timeout_s is not None:
+            self._end_silent(self._timeout_s)
         if self._progress is not None:
             self._progress.update(len(self._searcher.running))
+
+    def _end_silent(self, timeout_s: float) -> None:
+        """End the worker of every trial that has said nothing for too long; the trial fails and is not tried again."""
+        import ray
+
+        limit = timeout_s + HANG_GRACE_S
+        for trial in [trial for trial, moment in self._heard.items() if time.monotonic() - moment > limit]:
+            del self._heard[trial]
+            ours = self._searcher.running.get(trial.trial_id)
+            if ours is not None and trial.temporary_state.ray_actor is not None:
+                self._searcher.condemned[ours] = (
+                    f"a trial may take {timeout_s:g} s, but this one hangs; its worker was ended"
+                )
+                trial.max_failures = 0
+                ray.kill(trial.temporary_state.ray_actor)
 
 
 class WhenAsked(Stopper):

@@ -30,6 +30,7 @@ CHECKPOINT_S = 120.0
 """A checkpoint at least this often where epochs are shorter."""
 SUBNETWORKS = "subnetworks"
 OURS = {"greenprune_core", "search_spaces", "hpsearch"}
+LIBRARIES = {"site-packages", "dist-packages", "lib"}
 
 
 class TrialWorker(tune.Trainable):
@@ -169,9 +170,9 @@ def set_threads(cpus: float) -> None:
 
 
 def _place(error: Exception) -> str:
-    """Return file and line where it happened: the innermost of our own code, else the innermost."""
+    """Return file and line where it happened: the innermost that belongs to no library."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if OURS & set(Path(frame.filename).parts)]
+    ours = [frame for frame in frames if OURS & set(parts := Path(frame.filename).parts) or not LIBRARIES & set(parts)]
     frame = (ours or frames)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
 

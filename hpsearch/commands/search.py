@@ -36,6 +36,8 @@ def options(function: Any) -> Any:
         kind = hints[field.name].__origin__
         if field.name == "pins":
             option = click.option(flag, field.name, multiple=True, metavar="KEY=VALUE", help=shown)
+        elif field.name == "halving":
+            option = click.option("--halving/--no-halving", field.name, default=None, help=shown)
         elif kind is bool:
             option = click.option(flag, field.name, is_flag=True, default=None, help=shown)
         else:

@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 from greenprune_core.config import BudgetConfig, TrialConfig
 from greenprune_core.errors import ConfigError
 from hpsearch.journal import DriverJournal
+from hpsearch.mirror import SAMPLERS
 from hpsearch.objectives import choose
 from hpsearch.storage import RunStorage
-from hpsearch.study import SAMPLERS, SearchStudy
+from hpsearch.study import SearchStudy
 from search_spaces import SearchSpace
 
 POINTS = ({"target": 0.5}, {"target": 0.25})

@@ -1,0 +1,230 @@
+"""What a search costs beside its trials: ours and stock Ray Tune with OptunaSearch, side by side in one run.
+
+    python benchmarks/overhead.py [--trials 300] [--slots 2] [--parts driver,sampler,busy,memory]
+
+Trials do nothing (`tabulated.InstantTrial`), so that wall seconds per trial are all overhead; Ray's start and the
+start of the workers are left out by timing from the first to the last end of a trial. The result goes to
+benchmarks/results/overhead.json.
+"""
+
+import argparse
+import json
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import tabulated
+from optuna.trial import create_trial
+
+from hpsearch.cluster import QUIET
+from hpsearch.mirror import make_sampler
+from hpsearch.provenance import describe
+from hpsearch.settings import resolve
+from hpsearch.tuner import search
+
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
+
+
+def ours(folder: Path, n_trials: int, runner: str = "InstantTrial") -> list[float]:
+    """Return the moments at which trials were booked by our engine, journal, rows and all."""
+    from hpsearch.ledger import Ledger
+
+    ends: list[float] = []
+    finish = Ledger.finish
+
+    def timed(self: Ledger, trial_id: str, row: Any) -> str:
+        state = finish(self, trial_id, row)
+        ends.append(time.perf_counter())
+        return state
+
+    given = {"storage_path": str(folder), "name": "ours", "space": "tabulated:SPACE", "trials": n_trials}
+    Ledger.finish = timed  # type: ignore[method-assign]
+    try:
+        outcome = search(resolve(given, {})[0], tabulated.SPACE, say=print, runner=f"tabulated:{runner}")
+    finally:
+        Ledger.finish = finish  # type: ignore[method-assign]
+    assert outcome.error is None, outcome.error
+    return ends
+
+
+def stock(folder: Path, n_trials: int, slots: int, *, reuse: bool, quiet: bool) -> list[float]:
+    """Return the moments at which trials ended in stock `tune.Tuner` with `OptunaSearch`.
+
+    With `quiet` it has the same environment as ours (no CSV, JSON and TensorBoard files, no experiment snapshots);
+    without, it is as it comes.
+    """
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    for name, value in QUIET.items():
+        if quiet:
+            os.environ[name] = value
+        elif name.startswith("TUNE_"):
+            os.environ.pop(name, None)
+
+    class Ends(tune.Callback):
+        def __init__(self) -> None:
+            self.moments: list[float] = []
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.moments.append(time.perf_counter())
+
+    ends = Ends()
+    tuner = tune.Tuner(
+        tune.with_resources(_stock_trainable(), {"cpu": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(_draw, metric=["accuracy", "energy_j"], mode=["max", "min"], seed=0),
+            num_samples=n_trials,
+            max_concurrent_trials=slots,
+            reuse_actors=reuse,
+        ),
+        run_config=tune.RunConfig(name="stock", storage_path=str(folder), verbose=0, callbacks=[ends]),
+    )
+    tuner.fit()
+    return ends.moments
+
+
+def _draw(trial: optuna.Trial) -> None:
+    tabulated.suggest(trial)
+
+
+def _stock_trainable() -> type:
+    from ray import tune
+
+    class Nothing(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None: ...
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.config = new_config
+            return True
+
+        def step(self) -> dict[str, Any]:
+            target = self.config["target"]
+            return {"accuracy": 1 - (1 - target) ** 2, "energy_j": target, "done": True}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+
+    return Nothing
+
+
+def seconds_per_trial(moments: list[float]) -> float:
+    """Return the steady pace: from the end of the tenth trial to the last."""
+    return (moments[-1] - moments[9]) / (len(moments) - 10)
+
+
+def sampler_seconds(n_finished: int, sampler: str, n_asks: int) -> dict[str, float]:
+    """Return seconds per suggestion and per told trial of our study, with so many finished trials."""
+    from hpsearch.journal import DriverJournal
+    from hpsearch.objectives import choose
+    from hpsearch.storage import RunStorage
+    from hpsearch.study import SearchStudy
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = SearchStudy(
+            DriverJournal(RunStorage.open(folder)),
+            name="run",
+            space=tabulated.SPACE,
+            objectives=choose(),
+            sampler=sampler,
+        )
+        study.fill(_finished(n_finished))
+        asked, told = 0.0, 0.0
+        for _ in range(n_asks):
+            began = time.perf_counter()
+            suggestion = study.ask()
+            asked += time.perf_counter() - began
+            assert suggestion is not None
+            began = time.perf_counter()
+            study.tell_complete(suggestion.trial_id, _values(suggestion.params), attributes={}, constraints={})
+            told += time.perf_counter() - began
+    return {"suggest_s": asked / n_asks, "tell_s": told / n_asks}
+
+
+def stock_sampler_seconds(n_finished: int, n_asks: int) -> float:
+    """Return seconds per suggestion of Optuna's default TPE in memory, as OptunaSearch uses it."""
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=0))
+    study.add_trials(_finished(n_finished))
+    began = time.perf_counter()
+    for _ in range(n_asks):
+        trial = study.ask()
+        tabulated.suggest(trial)
+        study.tell(trial, _values(trial.params))
+    return (time.perf_counter() - began) / n_asks
+
+
+def _finished(n_trials: int) -> list[optuna.trial.FrozenTrial]:
+    study = optuna.create_study(sampler=make_sampler("random", 1))
+    found = []
+    for _ in range(n_trials):
+        trial = study.ask()
+        tabulated.suggest(trial)
+        found.append(create_trial(values=_values(trial.params), params=trial.params, distributions=trial.distributions))
+    return found
+
+
+def _values(params: dict[str, Any]) -> list[float]:
+    lost = abs(params["learning_rate"] - 0.1) + 0.3 * (1 - params["target"]) ** 2
+    return [max(0.0, 0.99 - lost), params["target"] * 1e-6]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--parts", default="driver,sampler")
+    options = parser.parse_args()
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    os.environ["EPOCHS"] = "1"
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found["machine"] = describe()
+    if "driver" in options.parts:
+        found["driver"] = _driver(options.trials, options.slots)
+    if "sampler" in options.parts:
+        found["sampler"] = _sampler()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(found, indent=2))
+    print(json.dumps({name: part for name, part in found.items() if name != "machine"}, indent=2))
+
+
+def _driver(n_trials: int, slots: int) -> dict[str, Any]:
+    import ray
+
+    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0", **environment})
+    ray.init(
+        address="local", num_cpus=slots, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000
+    )
+    arms = {
+        "stock, as it comes": lambda folder: stock(folder, max(20, n_trials // 10), slots, reuse=False, quiet=False),
+        "stock, reuse_actors": lambda folder: stock(folder, n_trials, slots, reuse=True, quiet=False),
+        "stock, reuse_actors, no log files": lambda folder: stock(folder, n_trials, slots, reuse=True, quiet=True),
+        "ours": lambda folder: ours(folder, n_trials),
+    }
+    result: dict[str, Any] = {"n_trials": n_trials, "slots": slots}
+    for name, arm in arms.items():
+        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+            moments = arm(Path(folder))
+        result[name] = {"n": len(moments), "seconds_per_trial": round(seconds_per_trial(moments), 4)}
+        print(name, result[name], flush=True)
+    ray.shutdown()
+    return result
+
+
+def _sampler() -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for n_finished in (100, 1_000, 10_000):
+        result[str(n_finished)] = {
+            "ours": {name: round(value, 4) for name, value in sampler_seconds(n_finished, "tpe", 20).items()},
+            "stock default TPE, suggest and tell": round(stock_sampler_seconds(n_finished, 5), 4),
+        }
+        print(n_finished, result[str(n_finished)], flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    main()
