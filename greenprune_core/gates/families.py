@@ -97,25 +97,27 @@ class FreeGate(Gate):
 
 
 class HardConcreteGate(Gate):
-    """Hard-concrete gate of L0 regularisation (Louizos, Welling and Kingma, arXiv 1712.01312, eq. 10-12).
+    """Hard-concrete gate of L0 regularisation (Louizos, Welling and Kingma, arXiv 1712.01312, eq. 10 and 11).
 
     While training it takes values in [0, 1] (the noise is part of the distribution, so its scale is 1 or, when set to
-    0, off); at evaluation it is binary: 1 where the median of the distribution is at least a half.
+    0, off). Its open probability is that of a value above a half, sigmoid(log alpha), so that at evaluation it is
+    open where that is at least a half, as in the other families; the paper counts values above zero (eq. 12), which
+    shifts the logit by 1.6.
     """
 
     uses_features = False
     temperature, low, high = 2 / 3, -0.1, 1.1
 
     def __init__(self, n_features: int, n_gates: int, *, initial_open: float, noise: float) -> None:
-        super().__init__(_logit(initial_open) + self.temperature * math.log(-self.low / self.high), noise)
+        super().__init__(_logit(initial_open), noise)
         self.log_alpha = nn.Parameter(torch.full((n_gates,), self.initial_logit))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Draw (training) or decide (evaluation) for N images."""
         log_alpha = _limited(self.log_alpha).unsqueeze(0)
-        p = torch.sigmoid(log_alpha - self.temperature * math.log(-self.low / self.high))
+        p = torch.sigmoid(log_alpha)
         if not self.training or self.noise == 0:
-            return p, _binary(torch.sigmoid(log_alpha / self.temperature))
+            return p, _binary(p)
         log_alpha = log_alpha.expand(features.shape[0], -1)
         soft = torch.sigmoid((log_alpha + _logistic(log_alpha)) / self.temperature)
         return p, (soft * (self.high - self.low) + self.low).clamp(0, 1)
