@@ -1,5 +1,6 @@
 """`hpsearch measure`: joules and seconds of finished sub-networks, one at a time, alone on the device."""
 
+import re
 from typing import Any
 
 import click
@@ -64,7 +65,7 @@ def command(
     console.print(_table(lines))
     if meter.source is None and power_w is None:
         console.print("joules are not available without a counter; --power-w W turns time into joules (time*power)")
-    for warning in sorted({warning for line in lines for warning in line["warnings"]}):
+    for warning in summarise_warnings(lines):
         console.print(f"warning: {warning}")
     console.print(f"wrote {opened.storage}/measurements.parquet")
 
@@ -103,20 +104,32 @@ def describe(line: dict[str, Any]) -> str:
     return text
 
 
+def summarise_warnings(lines: list[dict[str, Any]]) -> list[str]:
+    """Return each kind of warning once, with one of its wordings and the number of measurements that have it."""
+    kinds: dict[str, list[str]] = {}
+    for line in lines:
+        for warning in line["warnings"]:
+            kinds.setdefault(re.sub(r"\d+", "", warning), []).append(warning)
+    return [f"{len(found)} of {len(lines)} measurements, e.g. {found[0]}" for found in kinds.values()]
+
+
 def _table(lines: list[dict[str, Any]]) -> Table:
-    table = Table("network", "batch", "latency", "95 %", "images/s", "J/inference", "95 %", "source", "n", box=None)
+    table = Table("network", "batch", "a pass takes", "95 %", "images/s", "energy", "95 %", "source", "n", box=None)
     for line in lines:
         table.add_row(
             line["trial_id"],
             str(line["batch_size"]),
             show(line["latency_s"], TIME),
-            f"{show(line['latency_low_s'], TIME)} to {show(line['latency_high_s'], TIME)}",
-            f"{line['throughput_per_s']:.4g}",
+            _spread(line["latency_s"], line["latency_low_s"], line["latency_high_s"]),
+            f"{line['throughput_per_s']:,.0f}",
             show(line["energy_j"], ENERGY),
-            f"{show(line['energy_low_j'], ENERGY)} to {show(line['energy_high_j'], ENERGY)}"
-            if line["energy_j"]
-            else "-",
+            _spread(line["energy_j"], line["energy_low_j"], line["energy_high_j"]),
             line["energy_source"] or "-",
             str(line["n_windows"]),
         )
     return table
+
+
+def _spread(median: float | None, low: float, high: float) -> str:
+    """Write an interval as its distances from the median in percent."""
+    return "-" if not median else f"{low / median - 1:+.0%} {high / median - 1:+.0%}"

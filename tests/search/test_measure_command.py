@@ -9,6 +9,7 @@ from greenprune_core.config import NetworkConfig, TrialConfig
 from greenprune_core.errors import ConfigError
 from greenprune_core.subnetwork import save_subnetwork
 from hpsearch.cli import main
+from hpsearch.commands.measure import summarise_warnings
 from hpsearch.measured import read_measurements, with_latency, with_measured, write_measurements
 from hpsearch.storage import RunStorage
 
@@ -92,6 +93,14 @@ def test_measured_joules_replace_modelled_ones_and_never_mix():
         with_measured(rows, measurements, batch_size=256)
     with pytest.raises(ConfigError, match="nvml and rapl"):
         with_measured(rows, [*measurements, line("t00001", 1e-3, "nvml")])
+
+
+def test_a_kind_of_warning_is_said_once_with_its_count():
+    lines = [{"warnings": ["interval 12% wide"]}, {"warnings": ["interval 30% wide", "others busy"]}, {"warnings": []}]
+    assert summarise_warnings(lines) == [
+        "2 of 3 measurements, e.g. interval 12% wide",
+        "1 of 3 measurements, e.g. others busy",
+    ]
 
 
 def test_a_damaged_table_is_named_and_nothing_is_lost(tmp_path):
