@@ -99,6 +99,9 @@ class GateConfig:
     """Learning rate of the gates over that of the weights, > 0."""
     floor: int = 1
     """Smallest number of open gates per channel group, >= 1: no layer may empty."""
+    floor_share: float = 0.5
+    """Smallest share of open gates per channel group over the kept fraction asked for, in [0, 1]: at 0.5 and a target
+    of 0.3 a layer keeps at least 15 % of its channels. A layer of one channel passes `floor` but not the signal."""
     round_to: int = 1
     """Kept channels per group are a multiple of this (8 is what hardware likes); 1 leaves them as found."""
 
@@ -115,6 +118,12 @@ class GateConfig:
             "learning_rate_factor needs > 0",
             f"learning_rate_factor={self.learning_rate_factor}",
             "1 is the weights' own rate",
+        )
+        _need(
+            0 <= self.floor_share <= 1,
+            "floor_share lies in [0, 1]",
+            f"floor_share={self.floor_share}",
+            "0 leaves the floor alone",
         )
         for name in ("floor", "hidden", "round_to"):
             value = getattr(self, name)

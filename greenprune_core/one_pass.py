@@ -25,8 +25,11 @@ from greenprune_core.records import FreezeReport, PhaseSpent
 from greenprune_core.state import TrainingState, begin
 from greenprune_core.steps import EVALUATION_BATCH, run_steps
 
-STATISTICS_IMAGES = 4096
-"""Training images over which gates and batch statistics are averaged at the freeze."""
+_STATISTICS_IMAGES = (128, 4096)
+"""Least and largest number of training images over which gates and batch statistics are averaged at the freeze."""
+
+_STATISTICS_SHARE = 0.02
+"""Between these, that number over the images of the whole run: an attempt to freeze costs less than 1 % of the run."""
 
 _VERIFIED_IMAGES = 64
 _WAIT = 0.02
@@ -166,7 +169,7 @@ def freeze(state: TrainingState, until_step: int) -> TrainingState:
     gated.start_statistics()
     accuracy(gated, _statistics_batches(state))
     disagreement = float(gated.disagreement.mean())
-    _passed(state, min(STATISTICS_IMAGES, state.data.n_train))
+    _passed(state, _n_statistics(state))
     phases = state.config.phases
     latest = round(phases.freeze_latest * state.n_steps)
     if disagreement > phases.disagreement_limit and state.step < latest:
@@ -262,7 +265,7 @@ def _fix_gates(state: TrainingState) -> None:
     state.freeze_report = FreezeReport(
         progress=state.progress,
         n_waits=state.n_waits,
-        n_images=min(STATISTICS_IMAGES, state.data.n_train),
+        n_images=_n_statistics(state),
         disagreement_mean=float(disagreement.mean()),
         disagreement_max=float(disagreement.max()),
         open_histogram=tuple(torch.histc(open_fraction.float(), bins=10, min=0, max=1).int().tolist()),
@@ -276,7 +279,13 @@ def _fix_gates(state: TrainingState) -> None:
 
 
 def _statistics_batches(state: TrainingState) -> Any:
-    return state.data.plain_batches("train", EVALUATION_BATCH, limit=STATISTICS_IMAGES)
+    return state.data.plain_batches("train", EVALUATION_BATCH, limit=_n_statistics(state))
+
+
+def _n_statistics(state: TrainingState) -> int:
+    least, largest = _STATISTICS_IMAGES
+    share = round(_STATISTICS_SHARE * state.n_steps * state.config.optimiser.batch_size)
+    return min(state.data.n_train, largest, max(least, share))
 
 
 def _validation_accuracy(state: TrainingState) -> float:

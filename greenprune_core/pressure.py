@@ -3,12 +3,13 @@
 It holds what the two remember between steps: the budget's multiplier and the moving average of the open probabilities.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from greenprune_core.config import TrialConfig
+from greenprune_core.config import GateConfig, TrialConfig
 from greenprune_core.cost import ExpectedCost, load_profile
 from greenprune_core.gates import GatedNetwork
 from greenprune_core.health import Snapshot, Symptom, dead_gates, examine
@@ -61,7 +62,7 @@ class Pressure:
         profile = load_profile(config.budget.profile) if config.budget.unit == "joules" else None
         self._cost = ExpectedCost(gated.structure, config.budget.unit, profile).to(device)
         self._cost_on_cpu = ExpectedCost(gated.structure, config.budget.unit, profile)
-        floors = [_floor(gated, name, config.gates.floor) for name in gated.groups]
+        floors = [_floor(gated, name, config.gates, config.budget.target) for name in gated.groups]
         slices = list(gated.group_slices.values())
         self._ranking = Ranking(slices, floors, self._cost_on_cpu, config.gates.round_to)
         phases = config.phases
@@ -162,6 +163,9 @@ class Pressure:
         return torch.zeros((), device=self.multiplier.device)
 
 
-def _floor(gated: GatedNetwork, group: str, floor: int) -> int:
+def _floor(gated: GatedNetwork, group: str, gates: GateConfig, target: float) -> int:
     """Smallest number of open gates of a group: a residual branch may close, a layer must not empty."""
-    return 0 if gated.structure.kinds[group] == "branch" else min(floor, gated.groups[group])
+    if gated.structure.kinds[group] == "branch":
+        return 0
+    n_gates = gated.groups[group]
+    return min(n_gates, max(gates.floor, math.ceil(gates.floor_share * target * n_gates)))
