@@ -27,7 +27,9 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 """A report at least this often where epochs are shorter: the driver sees life and can stop the trial."""
 CHECKPOINT_S = 120.0
-"""A checkpoint at least this often where epochs are shorter."""
+"""A checkpoint at least this often where epochs are shorter ..."""
+CHECKPOINT_SHARE = 0.01
+"""... and more often while writing takes no more than this share of the time: a lost node then costs seconds."""
 SUBNETWORKS = "subnetworks"
 OURS = {"greenprune_core", "search_spaces", "hpsearch"}
 LIBRARIES = {"site-packages", "dist-packages", "lib"}
@@ -67,6 +69,7 @@ class TrialHost:
         self._storage = RunStorage.open(task["run"])
         self._started = datetime.now(tz=UTC)
         self._began = self._saved_at = time.monotonic()
+        self._save_s = HEARTBEAT_S * CHECKPOINT_SHARE  # not known yet: the first checkpoint comes with the first report
         self._is_over = False
         self._trial: Any = None
 
@@ -99,7 +102,7 @@ class TrialHost:
         if trial.is_finished:
             return self._finished()
         is_at_rung = trial.epoch >= until
-        if is_at_rung or time.monotonic() - self._saved_at > CHECKPOINT_S:
+        if is_at_rung or time.monotonic() - self._saved_at > min(CHECKPOINT_S, self._save_s / CHECKPOINT_SHARE):
             self._save()
         return {**self._so_far(), **_plain(report), "state": "running", "is_at_rung": is_at_rung}
 
@@ -123,11 +126,13 @@ class TrialHost:
         return Path(tempfile.gettempdir()) / "greenprune" / self._id
 
     def _save(self) -> None:
+        began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="greenprune-") as aside:
             local = Path(aside) / "state.pt"
             self._trial.save(local)
             self._storage.write_bytes(checkpoint_path(self._id), local.read_bytes())
         self._saved_at = time.monotonic()
+        self._save_s = self._saved_at - began
 
     def _finished(self) -> dict[str, Any]:
         row = {**self._so_far(), **self._trial.finish()}
