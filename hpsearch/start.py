@@ -5,6 +5,7 @@ import logging
 from rich.console import Console
 from rich.table import Table
 
+from greenprune_core.cost.profile import load_profile
 from greenprune_core.errors import GreenpruneError
 from hpsearch.progress import Progress
 from hpsearch.settings import RUNNER, SearchSettings
@@ -18,9 +19,12 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
     """Load the space and fix in it what `--set` and `--profile` say.
 
     Raises:
-        ConfigError: no such space, key or value.
+        ConfigError: no such space, key, value or profile.
     """
     space = load_space(settings.space)
+    profile = settings.pinned.get("budget.profile", settings.pinned.get("profile"))
+    if profile is not None:
+        load_profile(profile)  # a wrong one is refused here, not in every trial
     return pin(space, settings.pinned) if settings.pinned else space
 
 
