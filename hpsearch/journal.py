@@ -103,8 +103,14 @@ class DriverLock:
         self._stream = None
         if storage.local is None:
             return
-        storage.local.mkdir(parents=True, exist_ok=True)
-        stream = (storage.local / LOCK).open("a")
+        try:
+            storage.local.mkdir(parents=True, exist_ok=True)
+            stream = (storage.local / LOCK).open("a")
+        except OSError as error:
+            raise ConfigError(
+                f"the storage path must be writable, but {storage} failed: {error.strerror or error}; "
+                "check the rights, or choose another --storage-path"
+            ) from error
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

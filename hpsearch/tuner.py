@@ -8,7 +8,7 @@ import datetime
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,12 +64,13 @@ def search(
     storage = RunStorage.open(settings.run)
     check_run(storage, settings)
     halving = plan_halving(settings, space)
+    known = read_warm_start(settings, space)
     connect(settings.address)
     slots = count_slots(settings.cpus_per_trial, settings.gpus_per_trial)
     lock = DriverLock(storage)
     request = StopRequest()
     try:
-        ledger, again = open_ledger(storage, settings, space)
+        ledger, again = open_ledger(storage, settings, space, known)
         if settings.resume:
             say(f"resumed: {ledger.n_finished} trials are finished, {again} are taken up again")
         if progress is not None:
@@ -133,10 +134,14 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
             )
 
 
-def open_ledger(storage: RunStorage, settings: SearchSettings, space: SearchSpace) -> tuple[Ledger, int]:
-    """Make or reopen the books of a run; return them and how many cut-off trials are taken up again."""
+def open_ledger(
+    storage: RunStorage, settings: SearchSettings, space: SearchSpace, known: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Ledger, int]:
+    """Make or reopen the books of a run; return them and how many cut-off trials are taken up again.
+
+    `known` are trials of another run, which the sampler of a new one starts from.
+    """
     chosen = objectives.choose(settings.objective, settings.third_objective)
-    known = read_warm_start(settings, space)
     write_settings(storage, settings)
     study = SearchStudy(
         DriverJournal(storage),

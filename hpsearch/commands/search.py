@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from hpsearch.settings import RUNNER, SearchSettings, resolve
 
@@ -73,9 +73,8 @@ def execute(given: dict[str, Any], *, dry_run: bool = False, runner: str = RUNNE
 
 def show_settings(console: Console, settings: SearchSettings, origins: dict[str, str]) -> None:
     """Print what was chosen, and whence."""
-    table = Table("setting", "value", "from", box=None, padding=(0, 2), header_style="bold")
     for name, value in dataclasses.asdict(settings).items():
         if value not in (None, ()) or origins[name] != "default":
-            shown = " ".join(value) if isinstance(value, tuple) else str(value)
-            table.add_row("set" if name == "pins" else name.replace("_", "-"), shown, origins[name])
-    console.print(table)
+            shown = escape(" ".join(value) if isinstance(value, tuple) else str(value))
+            label = "set" if name == "pins" else name.replace("_", "-")
+            console.print(f"{label:<16} {shown}  [dim]({origins[name]})[/dim]", highlight=False, soft_wrap=True)

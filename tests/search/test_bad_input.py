@@ -1,0 +1,178 @@
+"""What a user can get wrong in a search: exit code 2, one line with rule, value and way out, nothing written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from greenprune_core.errors import ConfigError
+from hpsearch import archive
+from hpsearch.cli import main
+from hpsearch.settings import SearchSettings, resolve
+from hpsearch.storage import RunStorage
+from hpsearch.tuner import check_run, plan_halving, write_settings
+from search_spaces import load_space, pin
+
+CASES = {
+    "unknown space": (["--space", "digts"], "nearest: digits"),
+    "space file that is not there": (["--space", "nowhere.py:SPACE"], "nowhere.py"),
+    "no trials": (["--trials", "0"], "trials needs at least 1, but got trials=0"),
+    "negative trials": (["--trials", "-3"], "trials=-3"),
+    "fewer trials than first points": (["--trials", "1"], "first points"),
+    "budget without a unit": (["--max-energy", "2"], "without a unit"),
+    "budget with an unknown unit": (["--max-energy", "2cal"], "'cal'"),
+    "time budget without a unit": (["--time-budget", "2"], "time-budget"),
+    "energy budget of nothing": (["--energy-budget", "0kWh"], "energy-budget"),
+    "unknown key": (["--set", "epoch=2"], "epochs"),
+    "value out of range": (["--set", "target=7"], "target"),
+    "set without a value": (["--set", "epochs"], "key=value"),
+    "unknown sampler": (["--sampler", "magic"], "tpe"),
+    "name with a slash": (["--name", "a/b"], "name is made of"),
+    "eta below two": (["--halving", "--eta", "1"], "eta needs at least 2"),
+    "grace longer than the training": (["--halving", "--grace", "24"], "grace=24 for 24 epochs"),
+    "grace without halving": (["--grace", "2"], "grace belongs to halving"),
+    "accuracy in percent": (["--min-accuracy", "90"], "write 0.9 for 90 %"),
+    "unknown option": (["--trails", "3"], "--trials"),
+    "warm start from no run": (["--warm-start", "/nowhere"], "/nowhere"),
+    "resume of nothing": (["--resume", "--name", "none"], "leave out --resume"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("Ray was started before the input was checked")
+
+    monkeypatch.setattr("hpsearch.tuner.connect", refuse)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_input_is_one_line_and_code_two_and_writes_nothing(case, tmp_path, capsys):
+    arguments, text = CASES[case]
+    assert main(["search", "--storage-path", str(tmp_path / "runs"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_space_file_without_the_attribute_is_refused(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text("SPACES = 1\n")
+    assert main(["search", "--space", f"{file}:SPACE", "--storage-path", str(tmp_path / "runs")]) == 2
+    assert "SPACE" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_storage_path_that_cannot_be_written_is_refused(tmp_path, capsys, monkeypatch):
+    (tmp_path / "runs").write_text("a file, no folder")
+    monkeypatch.setattr("hpsearch.tuner.connect", lambda address: None)
+    monkeypatch.setattr("hpsearch.tuner.count_slots", lambda cpus, gpus: 2)
+    assert main(["search", "--storage-path", str(tmp_path / "runs")]) == 2
+    assert "storage path must be writable" in capsys.readouterr().err
+
+
+def _made(folder: Path, **given) -> tuple[RunStorage, SearchSettings]:
+    settings, _ = resolve({"storage_path": str(folder), "name": "run", "space": "digits", **given}, {})
+    storage = RunStorage.open(settings.run)
+    write_settings(storage, settings)
+    return storage, settings
+
+
+def test_a_taken_name_is_refused_without_resume(tmp_path, capsys):
+    _made(tmp_path)
+    assert main(["search", "--storage-path", str(tmp_path), "--name", "run"]) == 2
+    assert "add --resume" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_with_another_space(tmp_path, capsys):
+    _made(tmp_path)
+    arguments = ["--storage-path", str(tmp_path), "--name", "run", "--resume", "--space", "fashion_mnist"]
+    assert main(["search", *arguments]) == 2
+    assert "made with digits and got fashion_mnist" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_with_another_version_of_the_columns(tmp_path):
+    storage, _ = _made(tmp_path)
+    content = json.loads(storage.read_bytes("settings.json"))
+    content["schema_version"] = archive.SCHEMA_VERSION + 1
+    storage.write_bytes("settings.json", json.dumps(content).encode())
+    settings, _ = resolve({"storage_path": str(tmp_path), "name": "run", "space": "digits", "resume": True}, {})
+    with pytest.raises(ConfigError, match="same columns"):
+        check_run(storage, settings)
+
+
+def test_a_damaged_data_file_ends_the_search_before_it_begins(tmp_path, capsys):
+    folder = tmp_path / "data" / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{name}-ubyte.gz").write_bytes(b"not gzip")
+    arguments = [
+        "--space",
+        "fashion_mnist",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--storage-path",
+        str(tmp_path / "r"),
+    ]
+    assert main(["search", *arguments]) == 2
+    assert "ubyte" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_more_gpus_than_the_cluster_has_are_refused_at_once(tmp_path, capsys, monkeypatch):
+    import ray
+
+    monkeypatch.setattr("hpsearch.tuner.connect", lambda address: None)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    assert main(["search", "--gpus-per-trial", "1", "--storage-path", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert "0 GPUs, but got" in error
+    assert "gpus-per-trial=1" in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "slots"), [(1, 0, 6), (0.5, 0, 12), (4, 0, 1), (1, 0.25, 5), (1, 1, 2), (1, 0.4, 4), (2, 2, 1)]
+)
+def test_slots_are_counted_node_by_node(monkeypatch, cpus, gpus, slots):
+    import ray
+
+    from hpsearch.cluster import count_slots
+
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 5.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert count_slots(cpus, gpus) == slots
+
+
+def test_settings_come_from_the_command_line_then_the_environment_then_defaults():
+    settings, origins = resolve(
+        {"trials": 5, "sampler": None, "pins": ()},
+        {
+            "HPSEARCH_TRIALS": "9",
+            "HPSEARCH_SAMPLER": "nsga2",
+            "HPSEARCH_SET": "epochs=2 seed=1",
+            "HPSEARCH_RESUME": "1",
+        },
+    )
+    assert (settings.trials, settings.sampler, settings.seed, settings.resume) == (5, "nsga2", 0, True)
+    assert settings.pinned == {"epochs": "2", "seed": "1"}
+    assert (origins["trials"], origins["sampler"], origins["seed"]) == ("command line", "HPSEARCH_SAMPLER", "default")
+    assert settings.name.startswith("digits-")
+
+
+def test_an_unknown_variable_with_our_prefix_is_refused():
+    with pytest.raises(ConfigError, match="HPSEARCH_TRAILS"):
+        resolve({}, {"HPSEARCH_TRAILS": "9"})
+
+
+def test_halving_is_planned_for_the_epochs_of_the_space():
+    settings, _ = resolve({"halving": True}, {})
+    assert plan_halving(settings, load_space("digits")).rungs == (4, 12)
+    assert plan_halving(settings, pin(load_space("digits"), {"epochs": "9"})).rungs == (1, 3)
+    assert plan_halving(resolve({}, {})[0], load_space("digits")) is None
