@@ -34,7 +34,7 @@ def draw_network(trial: SuggestTrial, base: TrialConfig) -> TrialConfig:
     return draw_all(
         trial,
         replace(base, network=NetworkConfig(name=name, width=WIDTHS[name])),
-        smallest_target=0.1,
+        smallest_target=0.25,
         granularities=() if "vgg" in name else GRANULARITIES,
     )
 

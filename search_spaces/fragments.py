@@ -100,7 +100,13 @@ def draw_all(
 ) -> TrialConfig:
     """Draw all that a search is about, on top of a configuration that fixes the rest.
 
-    Without granularities the base's is kept: networks without residual branches have no other than "channel".
+    Args:
+        trial: Where the draws come from.
+        base: Configuration that fixes the rest.
+        smallest_target: Smallest kept share; above what the floors of all layers cost together (`gates.floor_share`),
+            0.15 to 0.22 of the joules in ResNets whose residual stream is whole.
+        granularities: Without any the base's is kept: networks without residual branches have none but "channel".
+        learning_rates: Smallest and largest learning rate.
     """
     return replace(
         base,

@@ -20,7 +20,7 @@ BASE = TrialConfig(
 
 def suggest(trial: SuggestTrial) -> TrialConfig:
     """Draw one configuration; learning rates reach down to those of fine-tuning."""
-    return draw_all(trial, BASE, smallest_target=0.1, granularities=(), learning_rates=(1e-3, 0.2))
+    return draw_all(trial, BASE, smallest_target=0.2, granularities=(), learning_rates=(1e-3, 0.2))
 
 
 TORCHVISION = SearchSpace(

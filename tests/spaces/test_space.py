@@ -52,7 +52,7 @@ def test_a_pinned_parameter_is_no_longer_drawn():
 
 
 def test_the_other_draws_stay_as_they_were():
-    assert {**draws(pin(DIGITS, {"target": "0.4"})), "target": Draw("float", 0.1, 1.0)} == draws(DIGITS)
+    assert {**draws(pin(DIGITS, {"target": "0.4"})), "target": Draw("float", 0.15, 1.0)} == draws(DIGITS)
 
 
 @pytest.mark.parametrize("key", ["polar_weight", "losses.polar_weight"])
@@ -98,7 +98,7 @@ def test_first_points_lose_a_pinned_parameter_that_none_of_them_has():
     ("key", "text", "message"),
     [
         ("targte", "0.5", "near names: target"),
-        ("target", "1.5", r"target is drawn from 0\.1 \.\. 1, but got 1\.5"),
+        ("target", "1.5", r"target is drawn from 0\.15 \.\. 1, but got 1\.5"),
         ("target", "nan", "but got nan"),
         ("target", "half", "'half'"),
         ("granularity", "weight", r"channel \| layer \| both, but got 'weight'"),

@@ -1,9 +1,11 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import optuna
 import pytest
+import torch
 
 from greenprune_core.config import TrialConfig, leaf_types
 from search_spaces import draws, load_space, pin, space_names
@@ -98,6 +100,29 @@ def flat(config):
     return {
         path: values[path.split(".")[0]][path.split(".")[1]] if "." in path else values[path] for path in leaf_types()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "image_size"),
+    [
+        ("digits", 1, 8),
+        ("fashion_mnist", 1, 14),
+        ("cifar10", 3, 32),
+        ("tiny_imagenet", 3, 64),
+        ("torchvision", 3, 224),
+    ],
+)
+def test_every_target_leaves_room_for_the_floors_of_all_layers(name, in_channels, image_size):
+    from greenprune_core import attach_gates, build_network
+    from greenprune_core.pressure import Pressure
+
+    config = load_space(name).suggest(FakeTrial(0))
+    network = build_network(config.network, n_classes=10, in_channels=in_channels, image_size=image_size)
+    example = torch.zeros(1, in_channels, image_size, image_size)
+    gated = attach_gates(network, example, granularity="channel", streams=config.gates.streams)
+    smallest = draws(load_space(name))["target"].low
+    for target in (smallest, smallest + 0.01, smallest + 0.03, 0.3, 0.4, 0.6):
+        Pressure(replace(config, budget=replace(config.budget, target=target)), gated, "cpu")
 
 
 def test_the_description_is_one_sentence(space):
