@@ -19,7 +19,7 @@ class Timed:
     subject: Subject
     batch_size: int
     seconds: list[float] = field(default_factory=list)
-    """Of every pass."""
+    """Of every pass; of its thread where there is only one, else of the clock on the wall."""
     joules: list[float] = field(default_factory=list)
     """Per pass above idle, one figure per round; empty without a meter."""
 
@@ -70,12 +70,14 @@ def _turn(timed: Timed, length_s: float, meter: Meter, idle_power_w: float | Non
     wait = torch.cuda.synchronize if device.startswith("cuda") else _no_wait
     network(images)  # the first pass of a turn finds cold caches
     wait()
+    # one thread's own time leaves out what other processes took; several threads or a GPU have wall time only
+    clock = time.thread_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     before_j, started, n_passes = meter.read_j(), time.perf_counter(), 0
     while n_passes < 3 or time.perf_counter() - started < length_s:
-        began = time.perf_counter()
+        began = clock()
         network(images)
         wait()
-        timed.seconds.append(time.perf_counter() - began)
+        timed.seconds.append(clock() - began)
         n_passes += 1
     elapsed_s, after_j = time.perf_counter() - started, meter.read_j()
     if before_j is not None and after_j is not None:
