@@ -27,7 +27,7 @@
     const isDense = element.dataset.spec.startsWith("slice_") || element.dataset.spec.startsWith("pair_");
     // thousands of points in many small pictures: canvas; the front is svg, so that its points can be reached and named
     const { view } = await vegaEmbed(element, { ...spec, datasets: named }, {
-      actions: false, renderer: isDense ? "canvas" : "svg", config: themeConfig(), logLevel: vega.Error,
+      actions: false, renderer: isDense ? "canvas" : "svg", config: themeConfig(), logLevel: 1, // errors only: a kind of trial that a run does not have is no warning
     });
     element.view = view;
     if (isFront) await prepareFront(view, element);
