@@ -7,6 +7,7 @@ from archive_maker import make_row, make_rows, make_run
 
 import hpsearch
 from greenprune_core.errors import ConfigError
+from hpsearch.measured import write_measurements
 
 
 @pytest.fixture
@@ -64,3 +65,30 @@ def test_reading_and_picking_load_neither_ray_nor_optuna_nor_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def measured(trial_id, **other):
+    line = {"trial_id": trial_id, "batch_size": 1, "latency_s": 2e-3, "energy_j": 5e-3, "energy_source": "nvml"}
+    return line | {"latency_low_s": 1e-3, "latency_high_s": 3e-3, "energy_low_j": 4e-3, "energy_high_j": 6e-3} | other
+
+
+def test_measured_latencies_join_the_rows_and_joules_only_when_asked(run):
+    write_measurements(run.storage, [measured("t00003")])
+    recorded, other = (hpsearch.open_run(run.storage.location, energy) for energy in ("recorded", "measured"))
+    row, same = (next(row for row in opened.rows if row["trial_id"] == "t00003") for opened in (recorded, other))
+    assert (row["latency_s"], row["energy_source"]) == (2e-3, "model:horowitz-45nm")
+    assert (same["energy_j"], same["energy_source"]) == (5e-3, "nvml")
+    assert other.front["trial_id"].to_pylist() == ["t00003"]
+    assert other.front["energy_j"].to_pylist() == [5e-3]
+    assert recorded.pick(max_latency="3ms").trial_id == "t00003"
+
+
+def test_measured_joules_that_are_not_there_are_an_error(run):
+    with pytest.raises(ConfigError, match="hpsearch measure"):
+        _ = hpsearch.open_run(run.storage.location, "measured").front
+
+
+def test_a_damaged_table_of_measurements_does_not_hide_the_run(run, caplog):
+    run.storage.write_bytes("measurements.parquet", b"PAR1")
+    assert hpsearch.open_run(run.storage.location).front.num_rows > 0
+    assert "measurements.parquet" in caplog.text

@@ -1,0 +1,81 @@
+import json
+
+import pytest
+from archive_maker import make_row, make_rows, make_run
+
+from greenprune_core.errors import ConfigError
+from hpsearch.cli import main
+from hpsearch.comparison import compare
+from hpsearch.search_run import open_run
+
+
+@pytest.fixture
+def make(tmp_path):
+    def open_rows(name, rows, **settings):
+        make_run(tmp_path / name, rows, **settings)
+        return open_run(tmp_path / name)
+
+    return open_rows
+
+
+def test_hypervolumes_have_one_corner_and_the_joint_front_says_who_dominates(make):
+    good = make("good", [make_row(1, accuracy=0.9, energy_j=1e-3), make_row(2, accuracy=0.95, energy_j=1.8e-3)])
+    poor = make("poor", [make_row(1, accuracy=0.5, energy_j=1e-3), make_row(2, accuracy=0.96, energy_j=1.9e-3)])
+    found = compare([good, poor])
+    assert found.reference == (1.0, 2e-3)
+    # boxes of 1 error by 2 mJ: 0.9 x 1/2 and 0.05 x 1/10; 0.5 x 1/2 and 0.46 x 1/20
+    assert [run.hypervolume for run in found.runs] == pytest.approx([0.455, 0.273])
+    assert [run.n_of_joint_front for run in found.runs] == [2, 1]
+
+
+def test_each_stretch_of_the_axis_has_its_leader(make):
+    cheap = make("cheap", [make_row(1, accuracy=0.8, energy_j=1e-4)])
+    dear = make("dear", [make_row(1, accuracy=0.9, energy_j=1e-3)])
+    bands = compare([cheap, dear]).bands
+    assert [band.leader for band in bands] == [0, 0, 0, 0, 1]
+    assert bands[0].accuracies == (0.8, None)
+    assert bands[-1].high == 1e-3
+
+
+def test_a_run_compared_with_itself_is_a_tie(make):
+    run = make("run", make_rows(40))
+    found = compare([run, run])
+    assert found.runs[0] == found.runs[1]
+    assert {band.leader for band in found.bands} == {None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        ([make_row(1, state="failed")], {}, "has no complete trial"),
+        ([make_row(1, energy_source="nvml")], {}, "energies of the same source"),
+        ([make_row(1)], {"objective": "macs"}, "the same objectives"),
+    ],
+)
+def test_runs_that_do_not_compare_are_refused(make, rows, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        compare([make("one", [make_row(1)]), make("other", rows, **settings)])
+
+
+def test_one_run_is_no_comparison(make):
+    with pytest.raises(ConfigError, match="at least two runs"):
+        compare([make("one", [make_row(1)])])
+
+
+def test_the_command_prints_a_table_and_draws_a_picture(make, tmp_path, capsys):
+    runs = [make(name, make_rows(30, seed=seed)).storage.location for seed, name in enumerate(["first", "second"])]
+    pictures = tmp_path / "out"
+    assert main(["compare", *runs, "--output", str(pictures)]) == 0
+    out = capsys.readouterr().out
+    assert "first" in out
+    assert "hypervolume up to the common corner (1, 0.002)" in out
+    assert (pictures / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["compare", *runs, "--output", str(pictures)]) == 2
+    assert "overwrites nothing" in capsys.readouterr().err
+    assert main(["compare", *runs, "--json"]) == 0
+    assert [run["name"] for run in json.loads(capsys.readouterr().out)["runs"]] == ["first", "second"]
+
+
+def test_the_command_needs_two_runs(make, capsys):
+    assert main(["compare", make("one", [make_row(1)]).storage.location]) == 2
+    assert "at least two runs" in capsys.readouterr().err
