@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from greenprune_core.errors import ConfigError
 from greenprune_core.gates.families import MakeGate
 from greenprune_core.gates.placement import place_gates
+from greenprune_core.gates.scale import Products
 from greenprune_core.graph import ChannelStructure
 
 Mode = Literal["open", "dynamic", "frozen"]
@@ -52,7 +53,8 @@ class GatedNetwork(nn.Module):
         self.floor = floor
         self.mode: Mode = "open"
         self.network = structure.graph
-        self._graph, gates, self.gates = place_gates(structure, make_gate)
+        self._products = Products()
+        self._graph, gates, self.gates = place_gates(structure, make_gate, self._products)
         reference = next(p for p in self.network.parameters() if p.is_floating_point())
         self.gates.to(device=reference.device, dtype=reference.dtype)
         self._group_gates = gates
@@ -64,7 +66,8 @@ class GatedNetwork(nn.Module):
         """Return the logits of a batch."""
         if self.mode == "open":
             return self.network(x)  # type: ignore[no-any-return]
-        logits, probabilities, decisions = self._gated[0](x)
+        with self._products.made_anew():
+            logits, probabilities, decisions = self._gated[0](x)
         if self.mode == "frozen":
             return logits  # type: ignore[no-any-return]
         decided = torch.cat(decisions, 1)

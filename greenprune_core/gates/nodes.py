@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from greenprune_core.gates.families import Gate
+from greenprune_core.gates.scale import Products, scale_channels
 
 
 class GroupGate(nn.Module):
@@ -52,16 +53,18 @@ class Multiply(nn.Module):
 
     index: Tensor | None
 
-    def __init__(self, axis: int, index: Sequence[int] | None) -> None:
+    def __init__(self, axis: int, index: Sequence[int] | None, products: Products) -> None:
         """Prepare the multiplication.
 
         Args:
             axis: channel axis (0 is the batch).
             index: for each channel its place in the decisions, joined in the order of the arguments and followed by
                 one that is always open; None where channels and decisions match one to one.
+            products: the memory of the network that it belongs to.
         """
         super().__init__()
         self.axis = axis
+        self.products = products
         where = None if index is None else torch.tensor(index)
         self.register_buffer("index", where, persistent=False)
 
@@ -72,7 +75,6 @@ class Multiply(nn.Module):
         else:
             always = decisions[0].new_ones((decisions[0].shape[0], 1))
             scale = torch.cat((*decisions, always), 1).index_select(1, self.index)
-        shape = [scale.shape[0]] + [1] * (x.dim() - 1)
-        if self.axis:
-            shape[self.axis] = scale.shape[1]
-        return x * scale.to(x.dtype).reshape(shape)
+        product = scale_channels(x, scale, self.axis)
+        self.products.note(product, x, scale, self.axis)
+        return product

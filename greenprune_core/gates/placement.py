@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from greenprune_core.gates.families import MakeGate
 from greenprune_core.gates.nodes import GroupGate, Multiply
+from greenprune_core.gates.scale import Products
 from greenprune_core.graph import ChannelStructure
 from greenprune_core.graph.branches import Branch
 from greenprune_core.graph.flow import tensor_inputs
@@ -20,7 +21,7 @@ from greenprune_core.graph.labels import LabelArray, varying_axes
 
 
 def place_gates(
-    structure: ChannelStructure, make_gate: MakeGate
+    structure: ChannelStructure, make_gate: MakeGate, products: Products
 ) -> tuple[fx.Graph, dict[str, GroupGate], nn.ModuleDict]:
     """Write gates into a copy of the dense graph.
 
@@ -28,7 +29,7 @@ def place_gates(
         The gated graph, whose output is (logits, open probabilities by group, decisions by group); the gates by group
         name; and the added modules by the name under which the graph calls them (`gates.<name>`).
     """
-    placement = _Placement(structure, make_gate)
+    placement = _Placement(structure, make_gate, products)
     for point, readers in _gating_points(structure):
         placement.gate_channels(point, readers)
     for branch in structure.branches:
@@ -38,9 +39,10 @@ def place_gates(
 
 
 class _Placement:
-    def __init__(self, structure: ChannelStructure, make_gate: MakeGate) -> None:
+    def __init__(self, structure: ChannelStructure, make_gate: MakeGate, products: Products) -> None:
         self.structure = structure
         self.make_gate = make_gate
+        self.products = products
         self.graph = fx.Graph()
         self.copies: dict[fx.Node, fx.Node] = {}
         dense = structure.graph.graph
@@ -64,7 +66,7 @@ class _Placement:
                     self._decide(
                         name, self.copies[point], axis + 1, None if len(positions) == len(gates) else positions
                     )
-            module = Multiply(axis + 1, self._index(gates, names))
+            module = Multiply(axis + 1, self._index(gates, names), self.products)
             key = f"multiply_{len(self.modules)}"
             self.modules[key] = module
             arguments = (self.copies[point], *(self.decisions[name][1] for name in names))
@@ -80,7 +82,7 @@ class _Placement:
             self._decide(branch.name, self.copies[branch.entry], 1 if len(shape) != 3 else 2, None)
         addition, operand = self.copies[branch.addition], self.copies[branch.branch]
         key = f"multiply_{len(self.modules)}"
-        self.modules[key] = Multiply(0, None)
+        self.modules[key] = Multiply(0, None, self.products)
         with self.graph.inserting_before(addition):
             masked = self.graph.call_module(f"gates.{key}", (operand, self.decisions[branch.name][1]))
         addition.replace_input_with(operand, masked)

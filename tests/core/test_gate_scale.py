@@ -1,0 +1,77 @@
+"""The cheap product has the gradients of the plain one, and is not kept for the backward pass."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from greenprune_core.gates import attach_gates
+from greenprune_core.gates.scale import Products, scale_channels
+from greenprune_core.networks.cifar_resnet import cifar_resnet
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "scale_shape"),
+    [
+        ((5, 3, 4, 4), 1, (5, 3)),
+        ((5, 3, 4, 4), 1, (1, 3)),
+        ((5, 7, 3), 2, (5, 3)),
+        ((5, 3), 1, (5, 3)),
+        ((5, 3, 4, 4), 0, (5, 1)),
+        ((70, 40, 8, 8), 1, (70, 40)),
+    ],
+)
+def test_the_gradients_are_those_of_the_definition(
+    shape: tuple[int, ...], axis: int, scale_shape: tuple[int, ...]
+) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    scale = torch.rand(scale_shape, dtype=torch.float64, requires_grad=True)
+    place = [scale_shape[0], *[scale_shape[1] if i == axis else 1 for i in range(1, len(shape))]]
+    weight = torch.randn(shape, dtype=torch.float64)
+    expected = x * scale.reshape(place)
+    got = scale_channels(x, scale, axis)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad((got * weight).sum(), (x, scale)),
+        torch.autograd.grad((expected * weight).sum(), (x, scale)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def gradients(network: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
+    network.zero_grad()
+    torch.manual_seed(5)  # the gates' noise
+    functional.cross_entropy(network(images), labels).backward()
+    return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+
+def test_making_products_anew_changes_no_gradient_and_saves_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
+    network = attach_gates(cifar_resnet(8, n_classes=5, in_channels=3, width=4), images, "both", noise=1.0).train()
+    network.release_gates()
+    kept: list[int] = []
+    pack = Products._pack
+
+    def counting(self: Products, tensor: Tensor) -> object:
+        packed = pack(self, tensor)
+        kept.append(tensor.numel() if isinstance(packed, Tensor) else 0)
+        return packed
+
+    monkeypatch.setattr(Products, "_pack", counting)
+    anew = gradients(network, images, labels)
+    n_inputs = sum(1 for n in kept if n == 0)
+    gated_convolutions = [node for node in network.structure.coupling.consumers if "conv2" in node.name]
+    assert n_inputs >= len(gated_convolutions) > 0
+
+    @contextlib.contextmanager
+    def plain(self: Products) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(Products, "made_anew", plain)
+    for one, other in zip(anew, gradients(network, images, labels), strict=True):
+        torch.testing.assert_close(one, other)
