@@ -9,6 +9,7 @@ import os
 import uuid
 from pathlib import Path, PurePosixPath
 from typing import Self
+from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
@@ -45,7 +46,7 @@ class RunStorage:
         if "://" not in text:
             return cls(text.rstrip("/") or "/", pafs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
         try:
-            filesystem, root = pafs.FileSystem.from_uri(text)
+            filesystem, root = _connect(text)
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"storage is a folder or an address like s3://bucket/prefix, but got {text}: {error}; check it"
@@ -118,6 +119,23 @@ class RunStorage:
         if path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise ConfigError(f"a path in the storage stays inside it, but got {path!r}; use a plain name without '..'")
         return f"{self._root}/{path}" if path else self._root
+
+
+def _connect(address: str) -> tuple[pafs.FileSystem, str]:
+    """Return an object store and the path in it.
+
+    A store that is not Amazon's is named in AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, as Amazon's own tools take it;
+    Arrow alone does not read them.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not address.startswith("s3://") or not endpoint:
+        filesystem, root = pafs.FileSystem.from_uri(address)
+        return filesystem, root
+    parts = urlsplit(endpoint)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region), address[
+        len("s3://") :
+    ]
 
 
 def _write_aside(target: Path, content: bytes) -> None:
