@@ -5,15 +5,16 @@ in `__post_init__`; below this file functions take plain values. Nothing here lo
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from greenprune_core.errors import ConfigError
+from greenprune_core.typed_values import build, need, parse_value
 
 Granularity = Literal["channel", "layer", "both"]
 GateFamily = Literal["head", "free", "hard_concrete"]
@@ -36,7 +37,7 @@ class NetworkConfig:
     """Path of a safetensors file with starting weights; None starts from scratch (the one pass)."""
 
     def __post_init__(self) -> None:
-        _need(self.width >= 1, "width needs at least 1 channel", f"width={self.width}", "take 4 or more")
+        need(self.width >= 1, "width needs at least 1 channel", f"width={self.width}", "take 4 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +62,15 @@ class DataConfig:
     """Augmentation: parameter of mixup's Beta distribution; 0 turns it off."""
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             0 < self.validation_share <= 0.5,
             "validation_share lies in (0, 0.5]",
             f"validation_share={self.validation_share}",
             "0.1 is usual",
         )
-        _need(self.shift >= 0, "shift is a number of pixels >= 0", f"shift={self.shift}", "use 0 for no shift")
-        _need(self.mixup >= 0, "mixup needs >= 0", f"mixup={self.mixup}", "use 0 for no mixup")
-        _need(
+        need(self.shift >= 0, "shift is a number of pixels >= 0", f"shift={self.shift}", "use 0 for no shift")
+        need(self.mixup >= 0, "mixup needs >= 0", f"mixup={self.mixup}", "use 0 for no mixup")
+        need(
             self.n_train is None or self.n_train >= 1,
             "n_train needs at least one image",
             f"n_train={self.n_train}",
@@ -106,20 +107,20 @@ class GateConfig:
     """Kept channels per group are a multiple of this (8 is what hardware likes); 1 leaves them as found."""
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             0.5 < self.initial_open < 1,
             "initial_open lies in (0.5, 1)",
             f"initial_open={self.initial_open}",
             "0.9 is usual",
         )
-        _need(self.noise >= 0, "noise needs >= 0", f"noise={self.noise}", "use 0 for none")
-        _need(
+        need(self.noise >= 0, "noise needs >= 0", f"noise={self.noise}", "use 0 for none")
+        need(
             self.learning_rate_factor > 0,
             "learning_rate_factor needs > 0",
             f"learning_rate_factor={self.learning_rate_factor}",
             "1 is the weights' own rate",
         )
-        _need(
+        need(
             0 <= self.floor_share <= 1,
             "floor_share lies in [0, 1]",
             f"floor_share={self.floor_share}",
@@ -127,7 +128,7 @@ class GateConfig:
         )
         for name in ("floor", "hidden", "round_to"):
             value = getattr(self, name)
-            _need(value >= 1, f"{name} needs at least 1", f"{name}={value}", "take 1 or more")
+            need(value >= 1, f"{name} needs at least 1", f"{name}={value}", "take 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,7 @@ class BudgetConfig:
     """Device profile behind joules: a shipped name or a JSON file; part of the trial's identity."""
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             0 < self.target <= 1,
             "target is the kept fraction, in (0, 1]",
             f"target={self.target}",
@@ -169,8 +170,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         for name in ("budget_weight", "dual_step", "polar_weight"):
             value = getattr(self, name)
-            _need(value >= 0, f"{name} needs >= 0", f"{name}={value}", "use 0 to turn the term off")
-        _need(
+            need(value >= 0, f"{name} needs >= 0", f"{name}={value}", "use 0 to turn the term off")
+        need(
             0 <= self.label_smoothing < 1,
             "label_smoothing lies in [0, 1)",
             f"label_smoothing={self.label_smoothing}",
@@ -203,37 +204,37 @@ class PhaseConfig:
     """Share of the select phase during which the polariser's weight rises, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             0 <= self.warm_up < self.freeze_at <= 1,
             "phases need 0 <= warm_up < freeze_at <= 1",
             f"warm_up={self.warm_up}, freeze_at={self.freeze_at}",
             "start earlier or freeze later",
         )
-        _need(
+        need(
             self.freeze_at <= self.freeze_latest <= 1,
             "freeze_latest lies in [freeze_at, 1]",
             f"freeze_at={self.freeze_at}, freeze_latest={self.freeze_latest}",
             "set it to freeze_at to freeze without waiting",
         )
-        _need(
+        need(
             0 < self.ramp_share <= 1,
             "ramp_share lies in (0, 1]",
             f"ramp_share={self.ramp_share}",
             "1 ramps until the freeze",
         )
-        _need(
+        need(
             0 <= self.polar_delay < 1,
             "polar_delay lies in [0, 1)",
             f"polar_delay={self.polar_delay}",
             "0 starts with the select phase",
         )
-        _need(
+        need(
             0 <= self.polar_ramp <= 1,
             "polar_ramp lies in [0, 1]",
             f"polar_ramp={self.polar_ramp}",
             "0 switches the polariser on at once",
         )
-        _need(
+        need(
             0 <= self.disagreement_limit <= 0.5,
             "disagreement_limit lies in [0, 0.5]",
             f"disagreement_limit={self.disagreement_limit}",
@@ -263,17 +264,17 @@ class OptimiserConfig:
     """Largest global norm of the gradient; None does not clip."""
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             self.learning_rate > 0,
             "learning_rate needs > 0",
             f"learning_rate={self.learning_rate}",
             "0.1 is usual for SGD",
         )
-        _need(0 <= self.momentum < 1, "momentum lies in [0, 1)", f"momentum={self.momentum}", "0.9 is usual")
-        _need(self.weight_decay >= 0, "weight_decay needs >= 0", f"weight_decay={self.weight_decay}", "5e-4 is usual")
-        _need(0 <= self.ramp_up < 1, "ramp_up lies in [0, 1)", f"ramp_up={self.ramp_up}", "0.05 is usual")
-        _need(self.batch_size >= 2, "batch_size needs at least 2", f"batch_size={self.batch_size}", "128 is usual")
-        _need(
+        need(0 <= self.momentum < 1, "momentum lies in [0, 1)", f"momentum={self.momentum}", "0.9 is usual")
+        need(self.weight_decay >= 0, "weight_decay needs >= 0", f"weight_decay={self.weight_decay}", "5e-4 is usual")
+        need(0 <= self.ramp_up < 1, "ramp_up lies in [0, 1)", f"ramp_up={self.ramp_up}", "0.05 is usual")
+        need(self.batch_size >= 2, "batch_size needs at least 2", f"batch_size={self.batch_size}", "128 is usual")
+        need(
             self.clip_norm is None or self.clip_norm > 0,
             "clip_norm needs > 0",
             f"clip_norm={self.clip_norm}",
@@ -311,8 +312,8 @@ class TrialConfig:
     """Seed of weights, order, augmentation and noise, >= 0."""
 
     def __post_init__(self) -> None:
-        _need(self.epochs >= 1, "epochs needs at least 1", f"epochs={self.epochs}", "take 1 or more")
-        _need(self.seed >= 0, "seed needs >= 0", f"seed={self.seed}", "take 0 or more")
+        need(self.epochs >= 1, "epochs needs at least 1", f"epochs={self.epochs}", "take 1 or more")
+        need(self.seed >= 0, "seed needs >= 0", f"seed={self.seed}", "take 0 or more")
 
     @property
     def config_hash(self) -> str:
@@ -331,7 +332,7 @@ class TrialConfig:
         Raises:
             ConfigError: a field is unknown, of the wrong type or out of range.
         """
-        config: Self = _build(cls, values, "")
+        config: Self = build(cls, values)
         return config
 
     def with_value(self, path: str, text: str) -> Self:
@@ -379,76 +380,6 @@ def resolve_path(path: str) -> str:
         raise ConfigError(
             f"a setting is named without doubt, but {path!r} could be {' or '.join(matches)}; write one of them"
         )
-    import difflib
-
     names = sorted({*leaves, *(leaf.rsplit(".", 1)[-1] for leaf in leaves)})
     near = ", ".join(difflib.get_close_matches(path, names, n=3, cutoff=0.5)) or "epochs, seed, target"
     raise ConfigError(f"a setting must be a field of the trial's configuration, but got {path!r}; near names: {near}")
-
-
-def parse_value(text: str, hint: Any, name: str) -> Any:
-    """Turn text from the command line into a value of a field's type.
-
-    Raises:
-        ConfigError: the text does not read as that type, or is none of the listed choices.
-    """
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if type(None) in options and text.lower() in ("none", "null"):
-        return None
-    for option in options:
-        if option is type(None):
-            continue
-        if typing.get_origin(option) is Literal:
-            if text in typing.get_args(option):
-                return text
-            choices = ", ".join(typing.get_args(option))
-            raise ConfigError(f"{name} is one of {choices}, but got {text!r}; choose one of them")
-        if option is bool:
-            if text.lower() in ("true", "yes", "1", "on"):
-                return True
-            if text.lower() in ("false", "no", "0", "off"):
-                return False
-            raise ConfigError(f"{name} is true or false, but got {text!r}; write one of the two")
-        try:
-            return option(text)
-        except ValueError:
-            continue
-    wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options if option is not type(None))
-    raise ConfigError(f"{name} needs a value of type {wanted}, but got {text!r}; write it as a plain number")
-
-
-def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(
-            f"a configuration holds only known fields, but got {where}{unknown[0]!s}; it was made by another version"
-        )
-    built = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            built[name] = _build(hint, value, f"{where}{name}.")
-        else:
-            built[name] = _check_type(value, hint, where + name)
-    return kind(**built)
-
-
-def _check_type(value: Any, hint: Any, name: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            if value in typing.get_args(option):
-                return value
-        elif option is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        elif option is int and isinstance(value, bool):
-            continue
-        elif isinstance(value, option):
-            return value
-    raise ConfigError(f"{name} needs a value of type {hint}, but got {value!r}; see greenprune_core.config")
-
-
-def _need(holds: bool, rule: str, got: str, way_out: str) -> None:
-    if not holds:
-        raise ConfigError(f"{rule}, but got {got}; {way_out}")

@@ -6,16 +6,16 @@ on anywhere, also on another machine.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from greenprune_core.config import TrialConfig
+from greenprune_core.config import ExecutionConfig, TrialConfig
 from greenprune_core.cost import Cost, count_cost
 from greenprune_core.cost.training import TrainingPart
 from greenprune_core.data import ImageData
@@ -26,6 +26,7 @@ from greenprune_core.optimisation import build_optimiser
 from greenprune_core.pressure import Pressure
 from greenprune_core.records import FreezeReport, PhaseSpent
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Phase = Literal["warm_up", "select", "freeze", "shrink", "finish", "done"]
 
 _FORMAT = 1
@@ -44,6 +45,8 @@ class TrainingState:
     pressure: Pressure | None
     """None where nothing is pressed: a target of 1, and after the cut."""
     scaler: torch.amp.GradScaler
+    run: Callable[[Tensor], Tensor]
+    """The network as training steps call it: itself, or compiled."""
     dense_cost: Cost
     gated_cost: Cost
     """Of the gated network with its gates deciding."""
@@ -166,7 +169,8 @@ class TrainingState:
 
     def become_cut(self, static: nn.Module) -> None:
         """Put the cut network in the gated one's place, with a fresh optimiser."""
-        self.network = static.to(self.device)
+        self.network = laid_out(static.to(self.device), self.config.execution)
+        self.run = compiled(self.network, self.config.execution)
         self.cost = count_cost(self.network, example_images(self.data, self.device))
         self.optimiser = build_optimiser(self.config.optimiser, self.network, [], 1.0)
         self.pressure = None
@@ -194,8 +198,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         noise=gates.noise,
         floor=gates.floor,
     )
-    if config.execution.channels_last:
-        gated = gated.to(memory_format=torch.channels_last)
+    gated = laid_out(gated, config.execution)
     is_pressed = config.budget.target < 1
     gated.release_gates()
     gated_cost = count_cost(gated, example) if is_pressed else dense_cost
@@ -208,11 +211,22 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         optimiser=build_optimiser(config.optimiser, gated, list(gated.gate_parameters()), gates.learning_rate_factor),
         pressure=Pressure(config, gated, device) if is_pressed else None,
         scaler=torch.amp.GradScaler(device, enabled=config.execution.precision == "float16"),
+        run=compiled(gated, config.execution),
         dense_cost=dense_cost,
         gated_cost=gated_cost,
     )
     state.freeze_at_step = round(config.phases.freeze_at * state.n_steps)
     return state
+
+
+def laid_out(network: ModuleT, execution: ExecutionConfig) -> ModuleT:
+    """Return the network with its weights in the memory format that is asked for."""
+    return network.to(memory_format=torch.channels_last) if execution.channels_last else network
+
+
+def compiled(network: nn.Module, execution: ExecutionConfig) -> Callable[[Tensor], Tensor]:
+    """Return the network, compiled where that is asked for; its parameters and names stay its own."""
+    return torch.compile(network) if execution.compile else network
 
 
 def example_images(data: ImageData, device: str) -> Tensor:

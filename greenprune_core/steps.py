@@ -103,7 +103,7 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
 def _task(state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
     if state.phase == "select" and state.pressure is not None:
         state.gated.set_noise(state.pressure.noise(state.progress))
-    return task_loss(state.network(images), labels, state.config.losses.label_smoothing)
+    return task_loss(state.run(images), labels, state.config.losses.label_smoothing)
 
 
 def _care(state: TrainingState, pressed: Terms) -> None:

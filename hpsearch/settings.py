@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from greenprune_core.config import parse_value
 from greenprune_core.errors import ConfigError
+from greenprune_core.typed_values import parse_value
 from hpsearch import units
 
 PREFIX = "HPSEARCH_"

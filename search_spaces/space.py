@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from greenprune_core.config import TrialConfig, leaf_types, parse_value, resolve_path
+from greenprune_core.config import TrialConfig, leaf_types, resolve_path
 from greenprune_core.errors import ConfigError
+from greenprune_core.typed_values import parse_value
 
 Choice = None | bool | int | float | str
 Value = float | Choice

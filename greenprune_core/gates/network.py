@@ -70,8 +70,8 @@ class GatedNetwork(nn.Module):
             logits, probabilities, decisions = self._gated[0](x)
         if self.mode == "frozen":
             return logits  # type: ignore[no-any-return]
-        decided = torch.cat(decisions, 1)
-        self.probabilities = torch.cat(probabilities, 1)
+        decided = _precise(torch.cat(decisions, 1))
+        self.probabilities = _precise(torch.cat(probabilities, 1))
         self.open_probability = self.probabilities.mean(0)
         self.decision_mean = decided.mean(0)
         self.decisions = decided.detach().expand(x.shape[0], -1)
@@ -214,3 +214,8 @@ class GatedNetwork(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._link()  # buffers outside of layers are replaced when a network moves to another device
         return self
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """Leave half precision before averaging: bfloat16 knows no share of images between 0.992 and 0.996."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
