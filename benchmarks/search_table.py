@@ -38,7 +38,7 @@ TABLE = HERE / "tables" / "digits.parquet"
 EPOCHS = 12
 
 GRID: Mapping[str, tuple[float, ...]] = {
-    "target": (0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0),
+    "target": (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.57, 0.65, 0.8, 1.0),
     "learning_rate": (0.02, 0.05, 0.1, 0.2, 0.4),
     "freeze_at": (0.2, 0.35, 0.5, 0.7),
     "polar_weight": (0.0, 0.3),
@@ -122,7 +122,9 @@ def _run(config: TrialConfig) -> dict[str, Any]:
 
 def pack() -> None:
     """Write the record as one Parquet file."""
-    rows = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+    grid = {configure(point).config_hash for point in points()}
+    lines = (json.loads(line) for line in RECORDED.read_text().splitlines())
+    rows = [row for row in lines if row["config_hash"] in grid]
     TABLE.parent.mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), TABLE, compression="zstd")
     print(f"{len(rows)} configurations, {TABLE.stat().st_size / 1e3:.0f} kB: {TABLE}")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from greenprune_core.cost import count_cost, estimate_energy, load_profile
 from greenprune_core.data import ImageData, load_data
 from greenprune_core.networks import build_network
+from hpsearch.draws import first_config
 from hpsearch.settings import SearchSettings
-from hpsearch.study import first_config
 from search_spaces import SearchSpace
 
 TRAINING_PASSES = 3

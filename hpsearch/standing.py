@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from hpsearch.journal import JOURNAL, JournalReader
 from hpsearch.report.front_view import front_table
@@ -73,7 +73,8 @@ def show_front(console: Console, run: SearchRun) -> None:
         return
     lines = front_table(run, None)
     second = run.objectives[1].name
-    headings = ("trial", "accuracy", "95 %", "test", second, "MACs", "parameters")
+    # the id is what `hpsearch pick --trial` asks for: never shortened, however narrow the terminal is
+    headings = (Column("trial", no_wrap=True, min_width=16), "accuracy", "95 %", "test", second, "MACs", "parameters")
     table = Table(*headings, box=None, padding=(0, 2), header_style="bold")
     for line in lines:
         table.add_row(

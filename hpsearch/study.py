@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.distributions import check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
+from hpsearch.draws import draw_distributions
 from hpsearch.journal import DriverJournal
 from hpsearch.mirror import Drawn, Mirror, snapshot
 from hpsearch.objectives import Objective
@@ -62,8 +63,11 @@ class SearchStudy:
         objectives: Sequence[Objective],
         sampler: str = "tpe",
         seed: int = 0,
+        sampler_seed: int | None = None,
     ) -> None:
         """Open the study of a run, or make it and queue the space's first points.
+
+        `seed` is added to the seed of every trial, and seeds the sampler too unless `sampler_seed` does.
 
         Raises:
             ConfigError: the journal belongs to another study or to other objectives.
@@ -98,7 +102,7 @@ class SearchStudy:
             )
         known = self._trials()
         # a sampler that starts again with the same seed would draw the same points again
-        self._mirror = Mirror(sampler, seed + len(known), directions)
+        self._mirror = Mirror(sampler, (seed if sampler_seed is None else sampler_seed) + len(known), directions)
         self._mirror.learn(known)
         self._open: dict[str, tuple[Trial, Drawn | None]] = {}
         self._seen = {trial.user_attrs[HASH] for trial in known if _is_settled(trial)}
@@ -309,40 +313,6 @@ class SearchStudy:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
-
-
-def first_config(space: SearchSpace) -> TrialConfig:
-    """Return the configuration that a search of the space tries first."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for point in space.first_points[:1]:
-        study.enqueue_trial(dict(point))
-    return space.suggest(study.ask())
-
-
-def draw_distributions(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """Return the distributions that a space would draw these values from.
-
-    Raises:
-        ConfigError: the space draws other names, or one of the values is outside its range.
-    """
-    trial = optuna.trial.FixedTrial(dict(params))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            space.suggest(trial)
-    except (ValueError, Warning) as error:
-        raise ConfigError(
-            f"trials from elsewhere need the names and ranges of the space {space.name!r}, but {error}; "
-            "use a run of the same space"
-        ) from error
-    unknown = sorted(set(params) - set(trial.distributions))
-    if unknown:
-        raise ConfigError(
-            f"trials from elsewhere need the names of the space {space.name!r}, but got {unknown[0]!r}; "
-            "use a run of the same space"
-        )
-    return dict(trial.distributions)
 
 
 def _is_settled(trial: FrozenTrial) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from greenprune_core.errors import ConfigError
 from hpsearch import archive, objectives, provenance
 from hpsearch.cluster import connect, count_slots
+from hpsearch.draws import draw_distributions, first_config
 from hpsearch.journal import DriverJournal, DriverLock
 from hpsearch.ledger import Constraints, Ledger
 from hpsearch.progress import Progress
@@ -23,7 +24,7 @@ from hpsearch.search_run import open_run
 from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.stopping import Budgets, Interrupts, StopRequest
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy, Suggestion, draw_distributions, first_config
+from hpsearch.study import SearchStudy, Suggestion
 from search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)

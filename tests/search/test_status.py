@@ -1,0 +1,105 @@
+"""Where a run stands, read while it runs and when it is over."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import search_driver  # noqa: F401  puts the tabulated trials on the import path
+import tabulated
+
+from hpsearch.cli import main
+from hpsearch.journal import DriverJournal, DriverLock
+from hpsearch.ledger import Constraints, Ledger
+from hpsearch.objectives import choose
+from hpsearch.settings import resolve
+from hpsearch.storage import RunStorage
+from hpsearch.study import SearchStudy
+from hpsearch.tuner import write_settings
+
+
+def _open(folder: Path, **given) -> Ledger:
+    settings, _ = resolve({"storage_path": str(folder), "name": "run", "trials": 9, **given}, {})
+    storage = RunStorage.open(settings.run)
+    lock = DriverLock(storage)
+    write_settings(storage, settings)
+    study = SearchStudy(DriverJournal(storage), name="run", space=tabulated.SPACE, objectives=choose())
+    ledger = Ledger(storage, study, choose(), Constraints(max_energy_j=settings.max_energy_j))
+    lock.release()
+    return ledger
+
+
+def _finish(ledger: Ledger, suggestion) -> None:
+    row = tabulated.InstantTrial(suggestion.config, Path()).finish()
+    times = {"started_at": "2026-11-22T10:00:00+00:00", "finished_at": "2026-11-22T10:01:00+00:00"}
+    ledger.finish(suggestion.trial_id, {**row, **times})
+
+
+def test_status_counts_trials_by_state_while_the_search_runs(tmp_path, capsys):
+    ledger = _open(tmp_path)
+    drawn = [ledger.suggest() for _ in range(5)]
+    _finish(ledger, drawn[0])
+    _finish(ledger, drawn[1])
+    ledger.stop(drawn[2].trial_id, "behind", {"epochs": 1})
+    ledger.fail(drawn[3].trial_id, "loss is NaN")
+    assert main(["status", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["states"] == {"complete": 2, "stopped": 1, "failed": 1, "running": 1, "waiting": 0}
+    assert found["n_asked"] == 9
+    assert 1 <= found["n_front"] <= 2
+    assert 0 < found["hypervolume"] < 1
+    assert found["energy_j"] == 2.0
+    assert 0 < found["busy_share"] <= 1
+    assert main(["status", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "4 of 9 trials finished" in shown
+    assert drawn[0].trial_id in shown or drawn[1].trial_id in shown
+
+
+def test_status_agrees_with_what_the_driver_counts(tmp_path, capsys):
+    ledger = _open(tmp_path)
+    for _ in range(9):
+        _finish(ledger, ledger.suggest())
+    assert main(["status", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    box = ledger.tracker.reference[0] * ledger.tracker.reference[1]
+    assert found["hypervolume"] == pytest.approx(ledger.tracker.hypervolume / box)
+    assert found["n_front"] == len(ledger.tracker.front)
+
+
+def test_status_of_a_folder_that_is_no_run_is_the_users_error(tmp_path, capsys):
+    assert main(["status", str(tmp_path)]) == 2
+    assert "settings.json" in capsys.readouterr().err
+
+
+def test_status_of_a_run_without_a_finished_trial_says_so(tmp_path, capsys):
+    _open(tmp_path)
+    assert main(["status", str(tmp_path / "run")]) == 0
+    assert "0 of 9 trials finished" in capsys.readouterr().out
+
+
+def test_a_reopened_ledger_counts_as_before_and_tells_what_was_written_but_not_told(tmp_path, monkeypatch):
+    ledger = _open(tmp_path, max_energy="0.5uJ")
+    drawn = [ledger.suggest() for _ in range(4)]
+    _finish(ledger, drawn[0])
+    # killed between the row and the journal
+    monkeypatch.setattr(ledger.study, "tell_complete", lambda *arguments, **options: None)
+    _finish(ledger, drawn[1])
+    again = _open(tmp_path)
+    assert again.reconcile() == 2, "two were cut off"
+    assert again.counts == Counter(complete=2)
+    states = Counter(trial.state.name for trial in again.study._trials())
+    assert states == Counter(COMPLETE=2, FAIL=2, WAITING=2)
+    assert {again.suggest().trial_id for _ in range(2)} == {drawn[2].trial_id, drawn[3].trial_id}
+    assert again.suggest().trial_id not in {suggestion.trial_id for suggestion in drawn}
+
+
+def test_two_drivers_never_search_one_run(tmp_path):
+    from greenprune_core.errors import ConfigError
+
+    storage = RunStorage.open(tmp_path / "run")
+    lock = DriverLock(storage)
+    with pytest.raises(ConfigError, match="being searched"):
+        DriverLock(storage)
+    lock.release()
+    DriverLock(storage).release()

@@ -1,0 +1,97 @@
+"""A trial on a worker, without Ray: reports at rungs, checkpoints, and errors that become results."""
+
+import json
+
+import pytest
+import search_driver  # noqa: F401  puts the tabulated trials on the import path
+import tabulated
+
+from greenprune_core.config import TrialConfig
+from hpsearch import worker
+from hpsearch.checkpoints import checkpoint_path
+from hpsearch.worker import TrialHost
+
+
+def _task(folder, runner: str = "InstantTrial", **other) -> dict:
+    config = TrialConfig(epochs=9)
+    return {
+        "trial_id": config.config_hash,
+        "config": config.to_dict(),
+        "run": str(folder),
+        "rungs": [1, 3],
+        "runner": f"tabulated:{runner}",
+        "cpus": 1,
+        "device": "cpu",
+        "data_dir": None,
+        "timeout_s": None,
+        **other,
+    }
+
+
+def test_a_trial_reports_at_each_rung_and_ends_with_its_row(tmp_path):
+    host = TrialHost(_task(tmp_path))
+    first, second, last = (host.step() for _ in range(3))
+    assert [(report["epoch"], report["is_at_rung"]) for report in (first, second)] == [(1, True), (3, True)]
+    assert (last["state"], last["done"]) == ("complete", True)
+    row = json.loads(last["row"])
+    assert row["epochs"] == 9
+    assert row["node"]
+    assert row["started_at"] <= row["finished_at"]
+
+
+def test_a_trial_without_rungs_runs_through_and_keeps_no_checkpoint(tmp_path):
+    assert TrialHost(_task(tmp_path, rungs=[])).step()["state"] == "complete"
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_new_worker_goes_on_from_the_checkpoint_of_the_last_rung(tmp_path):
+    host = TrialHost(_task(tmp_path))
+    host.step()
+    host.step()
+    assert (tmp_path / checkpoint_path(host._id)).exists()
+    again = TrialHost(_task(tmp_path))
+    assert again.step()["state"] == "complete"
+    assert again._trial.epoch == 9
+    restored = tabulated.InstantTrial.restore(tmp_path / checkpoint_path(host._id), host._trial.config, tmp_path)
+    assert restored.epoch == 3
+
+
+def test_a_long_trial_shows_life_between_its_rungs(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.0)
+    report = TrialHost(_task(tmp_path, rungs=[3])).step()
+    assert (report["epoch"], report["is_at_rung"], report["state"]) == (1, False, "running")
+
+
+def test_the_end_of_the_search_keeps_the_state_of_a_trial_that_has_begun_and_only_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.0)
+    host = TrialHost(_task(tmp_path, rungs=[]))
+    host.keep()
+    assert not (tmp_path / checkpoint_path(host._id)).exists()
+    host.step()
+    host.keep()
+    assert (tmp_path / checkpoint_path(host._id)).exists()
+
+
+def test_what_a_trial_raises_is_its_result_with_the_place_where_it_happened(tmp_path):
+    report = TrialHost(_task(tmp_path, "DoomedTrial")).step()
+    assert (report["state"], report["done"]) == ("failed", True)
+    assert report["error"].startswith("ValueError: loss is NaN (tabulated.py:")
+
+
+def test_a_trial_over_its_time_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(tabulated.SleepingTrial, "seconds_per_epoch", 0.05)
+    report = TrialHost(_task(tmp_path, "SleepingTrial", timeout_s=0.01)).step()
+    assert report["state"] == "failed"
+    assert "may take 0.01 s" in report["error"]
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, 2)])
+def test_a_trial_has_as_many_threads_as_processors(cpus, threads):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        worker.set_threads(cpus)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
