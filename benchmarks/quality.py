@@ -124,7 +124,7 @@ def run_seed(
     """Run what is missing of one seed; a failed arm is kept with its error and does not stop the others."""
     torch.set_num_threads(1 if device == "cpu" else 4)
     data = load_data(setting.base.data, data_dir, device)
-    bench = arms.Bench(setting.base, data, device, seed)
+    bench = arms.Bench(setting.base, data, device, seed, data_dir)
     finished: dict[str, Row] = {}
     for arm in plan(setting.is_full, oto_python is not None):
         path = folder / f"{arm.replace('/', '_')}-seed{seed}.json"
@@ -149,8 +149,9 @@ def _run_oto(bench: arms.Bench, target: float, train_macs: float, python: str) -
         "target": arms.uniform_share(bench, target)[1],
         "train_macs": train_macs,
         "device": bench.device,
+        "data_dir": bench.data_dir,
     }
-    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     done = subprocess.run(
         [python, str(HERE / "quality_oto.py")], input=json.dumps(request), capture_output=True, text=True,
         env=environment, check=False,

@@ -41,6 +41,7 @@ class Bench:
     data: ImageData
     device: str
     seed: int
+    data_dir: str | None = None
 
     @property
     def control_optimiser(self) -> OptimiserConfig:
