@@ -2,6 +2,7 @@
 # make test    all tests; those whose tools are missing here skip with the reason
 # make check   the quick one for every edit: format, lint, types, import layers, fast tests
 # make fix     format and repair what a machine can repair
+# make pictures  those of README and docs, from the demo's run (needs Chromium and its driver)
 # make help    this list
 
 PYTHON ?= python3.11
@@ -20,7 +21,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python --constraint constrai
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix install dev format lint types layers fast static constraints clean
+.PHONY: help demo pictures test check fix install dev format lint types layers fast static constraints clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -47,6 +48,9 @@ demo: install
 	@rm -rf '$(DEMO_FOLDER)/$(DEMO_NAME)' '$(DEMO_FOLDER)/$(DEMO_NAME)-picked'
 	$(BIN)/python hpsearch/run.py --space digits --trials $(DEMO_TRIALS) --name $(DEMO_NAME) --storage-path $(DEMO_FOLDER) --cpus-per-trial 1
 	$(BIN)/hpsearch pick $(DEMO_FOLDER)/$(DEMO_NAME) --max-energy $(DEMO_BUDGET) --export $(DEMO_FOLDER)/$(DEMO_NAME)-picked
+
+pictures: dev
+	$(BIN)/python docs/make_pictures.py $(DEMO_FOLDER)/$(DEMO_NAME) docs/img
 
 # The cluster tests own the machine while they run (hosts are killed, seconds are measured), so they come second and alone.
 test: dev

@@ -21,7 +21,7 @@ def load_example(name):
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"own_network", "own_data", "own_space"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"own_network", "own_data", "own_space", "read_a_run"}
 
 
 @pytest.mark.slow
