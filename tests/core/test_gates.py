@@ -230,3 +230,30 @@ def test_wrong_settings_of_gates_are_named() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             attach_gates(small("plain"), images, **settings)  # type: ignore[arg-type]
+
+
+def test_gates_work_in_half_precision_and_in_the_other_memory_format() -> None:
+    network, images = gated("mixed", "channel")
+    network.train().release_gates()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(images)
+    assert logits.dtype == torch.bfloat16
+    (logits.float().square().sum() + network.decision_mean.sum()).backward()
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
+    network.eval()
+    expected = network(images)
+    other = network.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(other(images.contiguous(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.slow
+def test_a_gated_network_compiles_as_one_graph() -> None:
+    network, images = gated("cifar_resnet8", "both")
+    network.train().release_gates()
+    network.set_noise(0.0)
+    expected = network(images)
+    probability = network.open_probability
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images), expected)
+    torch.testing.assert_close(network.open_probability, probability)
+    network.open_probability.sum().backward()
