@@ -13,8 +13,8 @@ from ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-# about half a minute of one processor each: long enough to be hit in the middle
-LONGER = "--set epochs=60"
+# about 20 s of one processor each: long enough to be hit in the middle
+LONGER = "--set epochs=48"
 
 
 def test_a_killed_worker_loses_no_trial(cluster: RayCluster) -> None:

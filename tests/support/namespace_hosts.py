@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("ip", "unshare", "nsenter", "sshd", "ssh", "ssh-keygen", "rsync", "mount")
+TOOLS = ("ip", "setpriv", "unshare", "nsenter", "sshd", "ssh", "ssh-keygen", "rsync", "mount")
 MOUNTED = ("greenprune_core", "search_spaces", "hpsearch", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 
 INIT = """
@@ -106,10 +106,11 @@ class Host:
             (self.home / ".bashrc").write_text(rc)
         (self.folder / "ready").unlink(missing_ok=True)
         self._plug_in()
-        # a session of its own: a Ctrl-C at the test's terminal must not reach the machines
+        # a session of its own, so that Ctrl-C does not reach the machines; yet they end when the test is killed
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace, "unshare", "--pid", "--mount", "--uts", "--ipc", "--fork",
-             "--kill-child", "--mount-proc", "bash", "-c", INIT.format(name=self.name, folder=self.folder, base=base)],
+            ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.namespace, "unshare", "--pid", "--mount",
+             "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
+             INIT.format(name=self.name, folder=self.folder, base=base)],
             start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         wait_for(lambda: (self.folder / "ready").exists(), f"{self.name} to boot", 20)

@@ -98,7 +98,7 @@ class Submitted:
         wait_for(lambda: len(self.rows()) >= n or self.process.poll() is not None, f"{n} trials to end", seconds)
         assert len(self.rows()) >= n, self.output
 
-    def await_end(self, seconds: float = 400) -> str:
+    def await_end(self, seconds: float = 700) -> str:
         """Wait for a good end and return the output."""
         try:
             code = self.process.wait(timeout=seconds)
