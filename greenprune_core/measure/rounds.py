@@ -1,5 +1,6 @@
 """Timing many networks in rounds: each gets a short turn in every round, so that slow moments hit all alike."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +9,6 @@ import torch
 
 from greenprune_core.measure.design import Subject
 from greenprune_core.measure.meter import Meter
-
-FEWEST_ROUNDS = 3
 
 
 @dataclass
@@ -39,7 +38,7 @@ def time_in_rounds(
     device: str = "cpu",
     on_turn: Callable[[float], None] | None = None,
 ) -> None:
-    """Fill `timed` until the time is over, but for at least three rounds.
+    """Fill `timed` until the time is over; the first round is always finished.
 
     Args:
         timed: changed in place.
@@ -50,18 +49,15 @@ def time_in_rounds(
         device: where the passes run.
         on_turn: called after every turn with the fraction of the time that has gone, in [0, 1].
     """
-    started, n_rounds = time.perf_counter(), 0
+    started = time.perf_counter()
     with torch.inference_mode():
-        while n_rounds < FEWEST_ROUNDS or time.perf_counter() - started < seconds:
-            for number, each in enumerate(timed):
-                _turn(each, max(turn_s, meter.window_s), meter, idle_power_w, device)
-                gone = (time.perf_counter() - started) / seconds
-                by_rounds = (n_rounds + (number + 1) / len(timed)) / FEWEST_ROUNDS
-                if on_turn is not None:
-                    on_turn(min(gone, by_rounds, 1.0))
-                if gone > 1 and n_rounds >= FEWEST_ROUNDS:
-                    return
-            n_rounds += 1
+        for n_turns, each in enumerate(itertools.cycle(timed), start=1):
+            _turn(each, max(turn_s, meter.window_s), meter, idle_power_w, device)
+            done = min((time.perf_counter() - started) / seconds, n_turns / len(timed), 1.0)
+            if on_turn is not None:
+                on_turn(done)
+            if done == 1.0:
+                return
 
 
 def _turn(timed: Timed, length_s: float, meter: Meter, idle_power_w: float | None, device: str) -> None:
