@@ -1,0 +1,117 @@
+"""The same pass in other precisions, layouts and compiled, and resumed in the middle of an epoch."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from greenprune_core.config import (
+    BudgetConfig,
+    DataConfig,
+    ExecutionConfig,
+    GateConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    PhaseConfig,
+    TrialConfig,
+)
+from greenprune_core.data import ImageData
+from greenprune_core.errors import ConfigError, DataError
+from greenprune_core.one_pass import advance, finished, start, train_one_pass
+from greenprune_core.steps import run_steps
+
+SMALL = TrialConfig(
+    network=NetworkConfig(name="cifar_resnet8", width=4),
+    data=DataConfig(name="digits", n_train=320),
+    budget=BudgetConfig(target=0.6),
+    losses=LossConfig(polar_weight=2.0),
+    phases=PhaseConfig(warm_up=0.1, freeze_at=0.5, freeze_latest=0.7, polar_delay=0.1),
+    gates=GateConfig(learning_rate_factor=5.0),
+    optimiser=OptimiserConfig(batch_size=16, learning_rate=0.8),
+    epochs=3,
+)
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [
+        ExecutionConfig(precision="bfloat16"),
+        ExecutionConfig(precision="float16"),
+        ExecutionConfig(channels_last=True),
+        pytest.param(ExecutionConfig(compile=True), marks=pytest.mark.slow),
+    ],
+    ids=["bfloat16", "float16", "channels_last", "compiled"],
+)
+def test_a_pass_in_another_execution_learns_meets_its_budget_and_cuts_exactly(execution):
+    result = train_one_pass(dataclasses.replace(SMALL, execution=execution))
+    assert result.val_accuracy > 0.6
+    assert result.freeze_report.kept <= 0.6
+    assert result.verify_difference < 1e-4
+    assert all(value.dtype in (torch.float32, torch.int64) for value in result.network.state_dict().values())
+
+
+def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_identical(tmp_path):
+    whole = finished(advance(start(SMALL), SMALL.epochs))
+    state = advance(start(SMALL), 1)
+    torch.manual_seed(1234)  # what else the process drew must not matter
+    run_steps(state, state.step + 7)
+    state.save(tmp_path / "state.pt")
+    fresh = start(SMALL)
+    fresh.load(tmp_path / "state.pt")
+    resumed = finished(advance(fresh, SMALL.epochs))
+    assert resumed.history == whole.history
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_clipping_changes_the_run_and_keeps_it_finite():
+    clipped = dataclasses.replace(SMALL.optimiser, clip_norm=0.5)
+    result = train_one_pass(dataclasses.replace(SMALL, optimiser=clipped))
+    assert result.val_accuracy > 0.5
+    assert result.history != train_one_pass(SMALL).history
+
+
+def test_mixup_and_label_smoothing_train():
+    data = dataclasses.replace(SMALL.data, mixup=0.2)
+    losses = dataclasses.replace(SMALL.losses, label_smoothing=0.1)
+    assert train_one_pass(dataclasses.replace(SMALL, data=data, losses=losses)).val_accuracy > 0.5
+
+
+@pytest.mark.parametrize("shape", ["one_cycle", "hold_then_cosine", "constant"])
+def test_every_course_of_the_learning_rate_trains(shape):
+    optimiser = dataclasses.replace(SMALL.optimiser, shape=shape, learning_rate=0.4)
+    assert train_one_pass(dataclasses.replace(SMALL, optimiser=optimiser)).val_accuracy > 0.5
+
+
+def test_nan_among_the_images_is_refused_before_training():
+    images, labels = torch.rand(80, 1, 8, 8), torch.arange(80) % 10
+    images[3, 0, 0, 0] = float("nan")
+    with pytest.raises(DataError, match=r"NaN|nan|finite"):
+        ImageData.from_tensors((images, labels), (images, labels), DataConfig(name="own"))
+
+
+def test_labels_out_of_range_are_refused():
+    images, labels = torch.rand(80, 1, 8, 8), torch.arange(80) % 10
+    labels[0] = -1
+    with pytest.raises(DataError, match="-1"):
+        ImageData.from_tensors((images, labels), (images, labels), DataConfig(name="own"))
+
+
+def test_a_custom_network_is_gated_and_left_as_it_was():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 16, 3, stride=2), torch.nn.BatchNorm2d(16), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(16, 10),
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    result = train_one_pass(SMALL, network=network)
+    assert result.cost.macs <= 0.6 * result.dense_cost.macs
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_phases_out_of_order_are_refused_with_their_values():
+    with pytest.raises(ConfigError, match=r"warm_up=0\.5, freeze_at=0\.4"):
+        PhaseConfig(warm_up=0.5, freeze_at=0.4)
