@@ -102,7 +102,9 @@ def run_arm(arm: str, bench: arms.Bench, finished: dict[str, Row], oto_python: s
         return arms.ours(bench, target, rest[1])
     if name == "uniform" and rest[1] == "epochs":
         return arms.uniform(bench, target)
-    ours = finished[f"ours/{rest[0]}/channel"]
+    ours = finished.get(f"ours/{rest[0]}/channel")
+    if ours is None:
+        raise LookupError(f"{arm} needs ours/{rest[0]}/channel of the same seed first")
     if name == "oto":
         return _run_oto(bench, target, ours["train_macs"], str(oto_python))
     import quality_pruners as pruners
@@ -121,24 +123,26 @@ def run_arm(arm: str, bench: arms.Bench, finished: dict[str, Row], oto_python: s
 def run_seed(
     setting: Setting, seed: int, folder: Path, device: str, data_dir: str | None, oto_python: str | None, only: str
 ) -> None:
-    """Run what is missing of one seed; a failed arm is kept with its error and does not stop the others."""
+    """Run what is missing of one seed; a failed arm is noted with its error, and tried again next time."""
     torch.set_num_threads(1 if device == "cpu" else 4)
     data = load_data(setting.base.data, data_dir, device)
     bench = arms.Bench(setting.base, data, device, seed, data_dir)
     finished: dict[str, Row] = {}
     for arm in plan(setting.is_full, oto_python is not None):
         path = folder / f"{arm.replace('/', '_')}-seed{seed}.json"
-        if path.exists():
-            finished[arm] = json.loads(path.read_text())
+        row = json.loads(path.read_text()) if path.exists() else {"error": "not run"}
+        if "error" not in row:
+            finished[arm] = row
             continue
         if only and only not in arm:
             continue
         try:
             row = run_arm(arm, bench, finished, oto_python)
+            row |= bench.shares(row)
+            finished[arm] = {"arm": arm, "seed": seed, **row}
         except Exception as error:  # noqa: BLE001 (whatever it is, the other arms go on and the table says so)
             row = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        finished[arm] = {"arm": arm, "seed": seed, **row}
-        _write(path, json.dumps(finished[arm]))
+        _write(path, json.dumps({"arm": arm, "seed": seed, **row}))
         shown = row.get("error") or f"{row['test_accuracy']:.4f} in {row['seconds']:.0f} s"
         print(f"{folder.name} seed {seed} {arm}: {shown}", flush=True)
 
@@ -163,15 +167,8 @@ def _run_oto(bench: arms.Bench, target: float, train_macs: float, python: str) -
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Read the finished runs of a setting, with their costs over those of the dense network."""
-    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    dense = next((row for row in rows if row["arm"] == "dense" and "error" not in row), None)
-    for row in rows:
-        if dense is not None and "error" not in row:
-            row["macs_kept"] = row["macs"] / dense["macs"]
-            row["params_kept"] = row["params"] / dense["params"]
-            row["train_macs_share"] = row["train_macs"] / dense["train_macs"]
-    return rows
+    """Read the finished runs of a setting."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def report(scale: str, settings: dict[str, tuple[Setting, Path]], about: str, results: Path) -> Path:

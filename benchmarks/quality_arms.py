@@ -72,6 +72,16 @@ class Bench:
     def cost_of_steps(self, network: nn.Module, n_steps: int) -> float:
         return float(BACKWARD_FACTOR * self.macs(network) * n_steps * self.base.optimiser.batch_size)
 
+    def shares(self, row: Row) -> dict[str, float]:
+        """Return a row's costs over those of the dense network."""
+        network = self.dense_network()
+        dense = count_cost(network, self.example())
+        return {
+            "macs_kept": row["macs"] / dense.macs,
+            "params_kept": row["params"] / dense.params,
+            "train_macs_share": row["train_macs"] / self.cost_of_steps(network, self.n_steps),
+        }
+
     def steps_for(self, network: nn.Module, train_macs: float) -> int:
         return max(1, int(train_macs / self.cost_of_steps(network, 1)))
 
