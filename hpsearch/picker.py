@@ -101,12 +101,16 @@ class NothingFitsError(GreenpruneError):
         missed = [limit for limit in limits if limit.margin(nearest) < 0]
         gaps = " and ".join(
             f"{limit.axis.name} {show(nearest[limit.axis.column], limit.axis.quantity)}, "
-            f"{show(-limit.margin(nearest), limit.axis.quantity)} ({-limit.margin(nearest) / limit.value:.1%}) "
+            f"{show(-limit.margin(nearest), limit.axis.quantity)} ({_relative(-limit.margin(nearest) / limit.value)}) "
             f"{'below the floor' if limit.is_floor else 'above the limit'}"
             for limit in missed
         )
         asked = " and ".join(str(limit) for limit in limits)
         super().__init__(f"no sub-network has {asked}; nearest is {nearest['trial_id']} with {gaps}")
+
+
+def _relative(share: float) -> str:
+    return f"{share:.1%}" if share < 10 else f"{share:,.0f} times it"
 
 
 def pick(

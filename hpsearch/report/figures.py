@@ -85,6 +85,7 @@ def point_values(points: Sequence[Point]) -> list[dict[str, Any]]:
             "label": point.label,
             "accuracy": point.accuracy,
             "cost": point.cost,
+            **({"on_line": True} if point.is_on_line else {}),
             **({"third": point.third} if point.third is not None else {}),
             **({"low": point.low, "high": point.high} if point.low is not None else {}),
         }
@@ -142,7 +143,7 @@ def _ends_layer(kind: str, x: Spec, y: Spec, is_live: bool, style: Mapping[str, 
 
 def _control_layer(x: Spec, y: Spec) -> Spec:
     layer = points_layer("control", x, y, {"shape": "diamond", "size": 110, "color": CONTROL, "aria": True})
-    label = {"type": "text", "dy": -12, "color": CONTROL, "clip": True, "aria": False}
+    label = {"type": "text", "align": "right", "dx": -10, "color": CONTROL, "clip": True, "aria": False}
     return {
         "transform": layer.pop("transform"),
         "layer": [layer, {"mark": label, "encoding": {"x": x, "y": y, "text": {"field": "label"}}}],
@@ -151,7 +152,7 @@ def _control_layer(x: Spec, y: Spec) -> Spec:
 
 def _line_layer(x: Spec, y: Spec) -> Spec:
     return {
-        "transform": [{"filter": "datum.kind == 'front'"}],
+        "transform": [{"filter": "datum.on_line"}],
         "mark": {
             "type": "line",
             "interpolate": "step-after",
@@ -168,7 +169,12 @@ def _interval_layer(x: Spec, y: Spec) -> Spec:
     return {
         "transform": [{"filter": "isValid(datum.low)"}],
         "mark": {"type": "rule", "color": ACCENT, "strokeWidth": 1.5, "clip": True, "aria": False},
-        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+        "encoding": {
+            "x": x,
+            "y": {**y, "field": "low"},
+            "y2": {"field": "high"},
+            "opacity": {"condition": {"test": "datum.kind != 'trial'", "value": 1}, "value": 0.3},
+        },
     }
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpsearch.front import Row, accuracy_interval
+from hpsearch.front import Row, accuracy_interval, find_front
 from hpsearch.objectives import ACCURACY, Objective
 from hpsearch.pareto import knee
 from hpsearch.search_run import SearchRun
@@ -33,6 +33,8 @@ class Point:
     """Second objective, in its unit."""
     third: float | None
     """Third objective, in its unit; None where there are two."""
+    is_on_line: bool
+    """Whether nothing beats it in accuracy and cost alone; with two objectives, the members of the front."""
     low: float | None
     """Ends of the interval over repeats; None without repeats."""
     high: float | None
@@ -69,10 +71,11 @@ def front_view(run: SearchRun) -> FrontView:
     front = run.compared
     second, *rest = run.objectives[1:]
     member_ids = {row["trial_id"] for row in front.members}
+    on_line = {row["trial_id"] for row in find_front(front.candidates, run.objectives[:2]).members}
     points, n_not_placed = [], 0
     for row in front.candidates:
         kind = "control" if row.get("control") else "front" if row["trial_id"] in member_ids else "trial"
-        points.append(_point(row, kind, run.objectives))
+        points.append(_point(row, kind, run.objectives, row["trial_id"] in on_line))
     for row in run.rows:
         if row["state"] == "complete":
             continue
@@ -141,7 +144,7 @@ def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
     return tuple(lines)
 
 
-def _point(row: Row, kind: str, objectives: tuple[Objective, ...]) -> Point:
+def _point(row: Row, kind: str, objectives: tuple[Objective, ...], is_on_line: bool = False) -> Point:
     interval = accuracy_interval(row) if len(row.get("repeats") or []) > 1 else None
     label = CONTROL_LABELS.get(str(row["control"]), str(row["control"])) if kind == "control" else str(row["trial_id"])
     return Point(
@@ -151,6 +154,7 @@ def _point(row: Row, kind: str, objectives: tuple[Objective, ...]) -> Point:
         accuracy=row[ACCURACY.column],
         cost=float(row[objectives[1].column]),
         third=float(row[objectives[2].column]) if len(objectives) > 2 else None,
+        is_on_line=is_on_line,
         low=interval[0] if interval else None,
         high=interval[1] if interval else None,
     )

@@ -143,6 +143,14 @@ def test_controls_are_marked_and_repeats_have_bars(open_rows):
     assert control.low is None
 
 
+def test_with_three_objectives_the_line_joins_only_what_nothing_beats_in_the_picture(open_rows):
+    cheap_training = make_row(2, accuracy=0.8, energy_j=1.5e-3, train_energy_j=1.0)
+    run = open_rows([make_row(1, accuracy=0.9, energy_j=1e-3), cheap_training], third_objective="training-energy")
+    points = {point.trial_id: point for point in front_view(run).points}
+    assert [points[name].kind for name in ("t00001", "t00002")] == ["front", "front"]
+    assert [points[name].is_on_line for name in ("t00001", "t00002")] == [True, False]
+
+
 def test_the_table_marks_the_knee_and_neighbours_within_noise(open_rows):
     rows = [
         make_row(1, accuracy=0.80, energy_j=0.2e-3),
