@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpsearch import archive, objectives
-from hpsearch.checkpoints import checkpoint_path
+from hpsearch import archive, checkpoints, objectives
 from hpsearch.objectives import Objective, ObjectiveError
 from hpsearch.pareto import FrontTracker
-from hpsearch.storage import RunStorage
+from hpsearch.storage import ASIDE_SUFFIX, RunStorage
 from hpsearch.study import SearchStudy, Suggestion
 
 logger = logging.getLogger(__name__)
@@ -59,6 +58,7 @@ class Ledger:
     def __post_init__(self) -> None:
         self._suggestions: dict[str, Suggestion] = {}
         self._points: list[tuple[float, ...]] = []
+        self._finished: set[str] = set()
 
     @property
     def n_finished(self) -> int:
@@ -126,8 +126,19 @@ class Ledger:
             if not self.study.is_known(trial_id):
                 self._enter(trial_id, row)
             self._count(row["state"], row)
-            self._drop_checkpoint(trial_id)
+        self._finished = set(rows)
+        self.sweep()
         return self.study.requeue_interrupted()
+
+    def sweep(self) -> None:
+        """Remove checkpoints of finished trials, and what a kill left half-written; no trial may be running."""
+        for trial_id, path in checkpoints.trial_ids(self.storage.list(checkpoints.FOLDER)).items():
+            if trial_id in self._finished:
+                self.storage.delete(path)
+        if self.storage.local is not None:
+            for folder in ("", archive.TRIALS_FOLDER, checkpoints.FOLDER, "subnetworks/*"):
+                for half in self.storage.local.glob(f"{folder}/.*{ASIDE_SUFFIX}".lstrip("/")):
+                    half.unlink(missing_ok=True)
 
     def _tell_again(self, trial_id: str, row: dict[str, Any]) -> None:
         if row["state"] == "complete":
@@ -183,10 +194,8 @@ class Ledger:
 
     def _forget(self, trial_id: str) -> None:
         self._suggestions.pop(trial_id, None)
-        self._drop_checkpoint(trial_id)
-
-    def _drop_checkpoint(self, trial_id: str) -> None:
-        self.storage.delete(checkpoint_path(trial_id))
+        self._finished.add(trial_id)
+        self.storage.delete(checkpoints.checkpoint_path(trial_id))
 
 
 _KEPT_OF_FAILED = (

@@ -82,6 +82,7 @@ def search(
         finally:
             if request.error is None:
                 ledger.interrupt_all()
+                ledger.sweep()
     finally:
         lock.release()
     return Outcome(ledger=ledger, reason=request.reason, error=request.error, seconds=time.monotonic() - began)

@@ -4,6 +4,7 @@ Each driver opens the run, reconciles it, and books trials as fast as it can; th
 kills the run is inspected and one line of JSON printed.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -91,10 +92,13 @@ def main(folder: Path, n_trials: int, n_kills: int, seed: int) -> None:
 
     import hpsearch.ledger  # noqa: F401
 
+    with contextlib.suppress(ImportError):
+        import pandas  # noqa: F401  pyarrow loads it, where it is installed, at its first conversion
+
     moments = random.Random(seed)
     for _ in range(n_kills):
         child = fork(drive, folder, n_trials)
-        _wait_for_growth(folder / "study.journal", moments.randrange(1, 6000))
+        _wait_for_growth(folder / "study.journal", moments.randrange(1, 45_000))
         time.sleep(moments.uniform(0.0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
