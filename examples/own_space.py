@@ -22,9 +22,9 @@ def suggest(trial: SuggestTrial) -> TrialConfig:
     """Draw the width of the network beside the kept share: is a wide, strongly pruned network the better one?"""
     freeze_at = trial.suggest_float("freeze_at", 0.25, 0.5)
     return TrialConfig(
-        network=NetworkConfig(name="cifar_resnet8", width=trial.suggest_categorical("width", [4, 8, 16])),
+        network=NetworkConfig(name="cifar_resnet8", width=trial.suggest_categorical("width", [6, 8, 16])),
         data=DataConfig(name="digits", validation_share=0.25),
-        budget=BudgetConfig(target=trial.suggest_float("target", 0.2, 1.0), unit="joules"),
+        budget=BudgetConfig(target=trial.suggest_float("target", 0.35, 1.0), unit="joules"),
         losses=LossConfig(polar_weight=trial.suggest_float("polar_weight", 0.1, 1.0, log=True)),
         phases=PhaseConfig(
             warm_up=freeze_at * trial.suggest_float("warm_up_share", 0.0, 0.5),
@@ -41,7 +41,7 @@ SPACE = SearchSpace(
     suggest=suggest,
     first_points=(
         {"freeze_at": 0.3, "width": 8, "target": 0.5, "polar_weight": 0.3, "warm_up_share": 0.2},
-        {"freeze_at": 0.3, "width": 16, "target": 0.25, "polar_weight": 0.3, "warm_up_share": 0.2},
+        {"freeze_at": 0.3, "width": 16, "target": 0.35, "polar_weight": 0.3, "warm_up_share": 0.2},
     ),
     scientific=("width", "target"),
     nuisance=("freeze_at", "warm_up_share", "polar_weight"),
