@@ -7,6 +7,7 @@ from torch.nn import functional
 from torchvision.models.vision_transformer import VisionTransformer
 
 from greenprune_core.gates import GatedNetwork
+from greenprune_core.graph import find_branches
 from greenprune_core.networks.cifar_resnet import cifar_resnet
 
 MASK_KINDS = ("all open", "one left per group", "random halves", "one group closed", "branches closed")
@@ -157,6 +158,9 @@ def make_masks(gated: GatedNetwork, kind: str, seed: int = 0) -> dict[str, Tenso
             mask[torch.randint(n, (), generator=generator)] = True
         masks[name] = mask
     if kind == "one group closed":
+        # A group beside a shortcut, where there is one: elsewhere closing it may cut the only path.
+        beside = {str(node.target) for branch in find_branches(gated.structure.graph) for node in branch.inside}
         inner = [name for name in gated.groups if kinds[name] == "inner"]
+        inner = [name for name in inner if name in beside] or inner
         masks[inner[len(inner) // 2]][:] = False
     return masks

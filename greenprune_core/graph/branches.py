@@ -42,37 +42,41 @@ def find_branches(traced: fx.GraphModule) -> list[Branch]:
     found: list[Branch] = []
     for node in traced.graph.nodes:
         operands = [n for n in node.all_input_nodes if is_tensor(n)]
-        if node.target not in ADDITIONS or len(operands) != 2 or node.kwargs or not is_tensor(node):
-            continue
-        if any(operand.meta["shape"] != node.meta["shape"] for operand in operands):
-            continue
-        left, right = operands
-        own_left = ancestors[left] - ancestors[right]
-        own_right = ancestors[right] - ancestors[left]
-        n_left, n_right = _n_layers(traced, own_left), _n_layers(traced, own_right)
-        if n_left == n_right:
-            continue
-        branch, shortcut, own = (left, right, own_left) if n_left > n_right else (right, left, own_right)
-        inside = _needless_without(node, branch)
-        if not _n_layers(traced, inside):
-            continue
-        entries = [n for inner in own for n in inner.all_input_nodes if n not in own and n.op != "get_attr"]
-        entries = [n for n in entries if is_tensor(n)]
-        if not entries:
-            continue
-        order = {n: i for i, n in enumerate(traced.graph.nodes)}
-        name = _name(traced, inside, [b.name for b in found])
-        found.append(
-            Branch(
-                name=name,
-                addition=node,
-                branch=branch,
-                shortcut=shortcut,
-                entry=max(entries, key=lambda n: order[n]),
-                inside=inside,
-            )
-        )
+        is_addition = node.target in ADDITIONS and len(operands) == 2 and not node.kwargs and is_tensor(node)
+        if is_addition and all(operand.meta["shape"] == node.meta["shape"] for operand in operands):
+            branch = _branch_at(traced, node, operands, ancestors, [b.name for b in found])
+            if branch is not None:
+                found.append(branch)
     return found
+
+
+def _branch_at(
+    traced: fx.GraphModule,
+    addition: fx.Node,
+    operands: list[fx.Node],
+    ancestors: dict[fx.Node, set[fx.Node]],
+    taken: list[str],
+) -> Branch | None:
+    owns = [ancestors[one] - ancestors[other] for one, other in (operands, operands[::-1])]
+    n_layers = [_n_layers(traced, own) for own in owns]
+    if n_layers[0] == n_layers[1]:
+        return None
+    which = 0 if n_layers[0] > n_layers[1] else 1
+    inside = _needless_without(addition, operands[which])
+    own = owns[which]
+    entries = {
+        n for inner in own for n in inner.all_input_nodes if n not in own and n.op != "get_attr" and is_tensor(n)
+    }
+    if not _n_layers(traced, inside) or not entries:
+        return None
+    return Branch(
+        name=_name(traced, inside, taken),
+        addition=addition,
+        branch=operands[which],
+        shortcut=operands[1 - which],
+        entry=[n for n in traced.graph.nodes if n in entries][-1],
+        inside=inside,
+    )
 
 
 def _ancestors(traced: fx.GraphModule) -> dict[fx.Node, set[fx.Node]]:
