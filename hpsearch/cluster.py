@@ -50,10 +50,11 @@ def connect(address: str | None) -> None:
         options |= {"_temp_dir": temporary} if temporary else {}
     try:
         ray.init(address=place, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a plain Exception where its daemons take more than 30 s to start
+        ray.shutdown()
         raise ConfigError(
             f"a search needs a Ray cluster that answers, but {place or 'the one on this machine'} failed: {error}; "
-            "check the address and the versions, or use --address local"
+            "check the address and the versions, or use --address local; on a crowded machine try again"
         ) from error
 
 

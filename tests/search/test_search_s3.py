@@ -1,0 +1,74 @@
+"""A whole search in an object store (moto's S3 on loopback): run, gone on with, read, and no credential left behind."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+
+from hpsearch.archive import read_trials
+from hpsearch.storage import RunStorage
+
+server = pytest.importorskip("moto.server", reason="moto is in the extra test")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SECRET = "the-secret-key-of-this-test"
+KEY = "the-access-key-of-this-test"
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    maker = pafs.S3FileSystem(
+        endpoint_override=f"{host}:{port}", scheme="http", access_key=KEY, secret_key=SECRET, allow_bucket_creation=True
+    )
+    maker.create_dir("bucket")
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield variables
+    running.stop()
+
+
+def test_a_search_in_a_bucket_is_gone_on_with_and_read(environment: dict[str, str], tmp_path: Path) -> None:
+    first = _search(tmp_path, environment, "--trials", "4")
+    again = _search(tmp_path, environment, "--trials", "5", "--resume")
+    assert "report: s3://bucket/runs/one/report.html" in first
+    storage = RunStorage.open("s3://bucket/runs/one")
+    rows = read_trials(storage).to_pylist()
+    assert [row["state"] for row in rows] == ["complete"] * 5
+    assert len({row["trial_id"] for row in rows}) == 5
+    for row in rows:
+        assert storage.exists(f"subnetworks/{row['trial_id']}/program.pt2")
+    assert storage.read_bytes("report.html").startswith(b"<!doctype html>")
+    stored = [path for folder in ("", "trials") for path in storage.list(folder)]
+    assert len(stored) > 5
+    for path in stored:
+        content = storage.read_bytes(path)
+        assert KEY.encode() not in content, path
+        assert SECRET.encode() not in content, path
+    assert KEY not in first + again
+    assert SECRET not in first + again
+
+
+def _search(folder: Path, environment: dict[str, str], *options: str) -> str:
+    command = [sys.executable, "-m", "hpsearch.run", "--space", "digits", "--name", "one", "--set", "epochs=3"]
+    done = subprocess.run(
+        [*command, "--storage-path", "s3://bucket/runs", "--address", "local", *options],
+        cwd=folder, env={**os.environ, **environment, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
