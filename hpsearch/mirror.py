@@ -21,7 +21,7 @@ WINDOW = {"tpe": 400, "gp": 150}
 """Finished trials that a sampler draws from after a cut; it is made when twice as many have gathered. The genetic
 samplers look at their last generation only, so they keep all."""
 RUNNING = 200
-"""Running trials that a sampler sees, the latest: TPE keeps away from them. With all of 1,024 a draw took twice as long."""
+"""Running trials that a sampler sees, the latest: TPE keeps away from them. With 1,024 a draw took twice as long."""
 BEST_SHARE = 0.4
 """Share of the window for the best trials; the rest are the latest, which say where the search has been."""
 LEARNT = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -80,7 +80,7 @@ def show_front(console: Console, run: SearchRun) -> None:
         table.add_row(
             line.trial_id, line.accuracy, line.interval, line.test_accuracy, line.cost, line.macs, line.params
         )
-    console.print(table)
+    console.print(table, width=max(console.width, 110), crop=False, no_wrap=True)
 
 
 def _unfinished(run: SearchRun, told: set[str]) -> dict[str, int]:

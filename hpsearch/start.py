@@ -1,5 +1,6 @@
 """From settings to a finished search, as a person runs it: space, search, front, report, exit code."""
 
+import dataclasses
 import logging
 
 from rich.console import Console
@@ -28,12 +29,14 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
     return pin(space, settings.pinned) if settings.pinned else space
 
 
-def run(settings: SearchSettings, console: Console, runner: str) -> int:
+def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_test: bool = False) -> int:
     """Search, then show the front and where the report is; return the exit code."""
     from hpsearch.storage import RunStorage
     from hpsearch.tuner import check_run, search
 
     space = resolve_space(settings)
+    if is_smoke_test:
+        space = dataclasses.replace(space, first_points=space.first_points[: settings.trials])
     check_run(RunStorage.open(settings.run), settings)
     if runner == RUNNER:
         from hpsearch.estimate import check_data

@@ -58,17 +58,17 @@ def command(dry_run: bool, smoke_test: bool, **given: Any) -> int:
     """
     if smoke_test:
         given = {**given, "trials": 2, "pins": (*SMOKE, *given["pins"])}
-    return execute(given, dry_run=dry_run)
+    return execute(given, dry_run=dry_run, is_smoke_test=smoke_test)
 
 
-def execute(given: dict[str, Any], *, dry_run: bool = False, runner: str = RUNNER) -> int:
+def execute(given: dict[str, Any], *, dry_run: bool = False, is_smoke_test: bool = False, runner: str = RUNNER) -> int:
     """Resolve settings, print them, and search; `runner` is what a worker runs, as module:attribute."""
     settings, origins = resolve(given, os.environ)
     console = Console()
     show_settings(console, settings, origins)
     from hpsearch.start import dry, run
 
-    return dry(settings, console) if dry_run else run(settings, console, runner)
+    return dry(settings, console) if dry_run else run(settings, console, runner, is_smoke_test=is_smoke_test)
 
 
 def show_settings(console: Console, settings: SearchSettings, origins: dict[str, str]) -> None:
