@@ -17,7 +17,7 @@ from typing import Literal
 State = Literal["works", "limited", "missing"]
 
 OLDEST_TORCH = (2, 11)
-NEEDED = ("greenprune", "torch", "torchvision", "ray", "optuna", "pyarrow", "torch-pruning", "scikit-learn")
+NEEDED = ("greenprune", "torch", "torchvision", "ray", "optuna", "pyarrow", "scikit-learn")
 EXTRAS = {
     "onnx": ("onnx", "onnxscript", "pick --export --format onnx"),
     "cluster": ("aiohttp", "jsonschema", "ray job submit, the dashboard, doctor --cluster"),
