@@ -18,6 +18,8 @@ from greenprune_core.config import (
 from greenprune_core.errors import TrainingError
 from greenprune_core.one_pass import advance, start, train_one_pass
 
+pytestmark = pytest.mark.slow
+
 SMALL = TrialConfig(
     network=NetworkConfig(name="cifar_resnet8", width=4),
     data=DataConfig(name="digits", n_train=400),

@@ -142,6 +142,7 @@ TORCHVISION = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_macs_agree_with_torch_on_torchvision_networks(name):
     torchvision = pytest.importorskip("torchvision")

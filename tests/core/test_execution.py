@@ -21,6 +21,8 @@ from greenprune_core.errors import ConfigError, DataError
 from greenprune_core.one_pass import advance, finished, start, train_one_pass
 from greenprune_core.steps import run_steps
 
+pytestmark = pytest.mark.slow
+
 SMALL = TrialConfig(
     network=NetworkConfig(name="cifar_resnet8", width=4),
     data=DataConfig(name="digits", n_train=320),

@@ -59,6 +59,7 @@ def test_cutting_small_networks_is_exact(name: str, granularity: str, dtype: tor
     check_exact(name, granularity, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_cutting_three_torchvision_networks_is_exact(name: str) -> None:
     check_exact(name, "both", torch.float32)
@@ -164,6 +165,7 @@ def test_rounding_keeps_multiples_and_never_closes() -> None:
     assert all(m.out_channels % 8 == 0 for m in convolutions)
 
 
+@pytest.mark.slow
 def test_rounding_counts_channels_not_gates_in_a_grouped_convolution() -> None:
     gated, images = gated_case("resnext50_32x4d", "channel", torch.float32)
     static = extract(gated, make_masks(gated, "random halves"), round_to=8)
@@ -226,6 +228,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("mixed", "random halves"), ("cifar_resnet8", "one group closed")])
 def test_it_loads_exports_and_trains_where_this_package_cannot_be_imported(
     name: str, kind: str, tmp_path: object

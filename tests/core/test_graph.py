@@ -173,6 +173,7 @@ def test_a_branch_gate_needs_a_shortcut() -> None:
         build_structure(Twins(), IMAGE, granularity="layer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small"])
 def test_torch_pruning_couples_the_same_channels(name: str) -> None:
     network = from_torchvision(name).eval()

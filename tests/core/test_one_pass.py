@@ -87,6 +87,7 @@ def test_another_seed_gives_other_numbers(small_result):
     assert other.history != small_result.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs_before", [1, 2, 3])
 def test_a_resumed_run_ends_bit_identical_before_and_after_the_cut(small_result, tmp_path, epochs_before):
     state = advance(start(SMALL), epochs_before)
@@ -120,6 +121,7 @@ def test_a_target_of_one_trains_the_dense_network():
     assert result.train_macs == result.dense_train_macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["layer", "both"])
 def test_branches_can_be_closed(granularity):
     config = changed(gates=GateConfig(granularity=granularity), budget=BudgetConfig(target=0.5), epochs=3)
@@ -127,6 +129,7 @@ def test_branches_can_be_closed(granularity):
     assert result.cost.macs <= 0.5 * result.dense_cost.macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["params", "joules"])
 def test_the_budget_can_be_in_other_units(unit):
     result = train_one_pass(changed(budget=BudgetConfig(target=0.6, unit=unit), epochs=2))
@@ -141,6 +144,7 @@ def test_every_polariser_form_meets_the_budget(form):
     assert result.freeze_report.kept <= 0.6
 
 
+@pytest.mark.slow
 def test_the_freeze_waits_for_gates_that_do_not_agree_and_says_so():
     phases = dataclasses.replace(SMALL.phases, disagreement_limit=0.0)
     report = train_one_pass(changed(phases=phases, gates=GateConfig())).freeze_report

@@ -6,6 +6,7 @@ import torch
 import torchvision
 
 
+@pytest.mark.slow
 def test_functions_are_not_hidden_by_the_files_of_their_names():
     code = (
         "import greenprune_core.extract, greenprune_core.subnetwork\n"

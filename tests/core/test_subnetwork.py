@@ -235,6 +235,7 @@ def test_the_model_card_shows_figures_with_their_n_and_source(folder, tmp_path):
     assert "100 (50% of the dense network)" in text
 
 
+@pytest.mark.slow
 def test_onnx_agrees_with_the_network_in_another_runtime(folder, images, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     export_subnetwork(folder, tmp_path / "out", ["onnx"])
@@ -257,6 +258,7 @@ def test_other_formats_are_refused_with_the_reason(folder, tmp_path, name, reaso
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_program_runs_where_greenprune_is_not(folder):
     code = (
         "import sys, torch; sys.modules['greenprune_core'] = None\n"

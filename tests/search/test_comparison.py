@@ -62,6 +62,7 @@ def test_one_run_is_no_comparison(make):
         compare([make("one", [make_row(1)])])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_draws_a_picture(make, tmp_path, capsys):
     runs = [make(name, make_rows(30, seed=seed)).storage.location for seed, name in enumerate(["first", "second"])]
     pictures = tmp_path / "out"

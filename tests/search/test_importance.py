@@ -31,6 +31,7 @@ def test_a_parameter_that_was_never_varied_has_no_importance():
     assert ped_anova([1.0] * 30, np.arange(30.0)) == 0.0
 
 
+@pytest.mark.slow
 def test_the_ranking_agrees_with_optunas_evaluator():
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)

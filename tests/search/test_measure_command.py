@@ -13,6 +13,8 @@ from hpsearch.commands.measure import summarise_warnings
 from hpsearch.measured import read_measurements, with_latency, with_measured, write_measurements
 from hpsearch.storage import RunStorage
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--min-seconds", "0.05", "--windows", "6", "--batch-size", "1", "--batch-size", "4", "--meter", "none"]
 
 

@@ -83,6 +83,7 @@ def test_every_figure_is_valid_for_its_schema(open_rows):
         kind.from_dict(spec)
 
 
+@pytest.mark.slow
 def test_two_thousand_trials_make_a_small_page_quickly(open_rows, monkeypatch):
     monkeypatch.setattr("hpsearch.storage.os.fsync", lambda descriptor: None)
     run = open_rows(make_rows(2000))
@@ -301,6 +302,7 @@ def test_a_run_without_a_finished_trial_is_refused(open_rows, capsys):
         write_report(run)
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_are_read_and_shown(open_rows):
     run = open_rows(make_rows(10_000), in_one_part=True)
     assert run.trials.num_rows == 10_000

@@ -54,6 +54,7 @@ def test_damaged_settings_are_named(tmp_path):
         hpsearch.open_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_reading_and_picking_load_neither_ray_nor_optuna_nor_torch(tmp_path):
     make_run(tmp_path / "run", make_rows(10))
     code = (

@@ -106,6 +106,7 @@ def test_the_saved_sub_network_classifies_as_its_row_says(finished_trial):
     assert n_right / data.n_test == pytest.approx(row["test_accuracy"], abs=1.5 / data.n_test)
 
 
+@pytest.mark.slow
 def test_a_trial_loads_no_ray():
     code = "import sys, hpsearch.trial; sys.exit('ray' in sys.modules or 'optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
