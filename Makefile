@@ -7,7 +7,7 @@
 
 PYTHON ?= python3.11
 JOBS ?= 2
-DEMO_TRIALS ?= 24
+DEMO_TRIALS ?= 16
 DEMO_FOLDER ?= runs
 DEMO_NAME ?= demo
 DEMO_BUDGET ?= 10uJ

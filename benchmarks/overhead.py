@@ -4,7 +4,7 @@
 
 Trials do nothing (`tabulated.InstantTrial`), so that wall seconds per trial are all overhead; Ray's start and the
 start of the workers are left out by timing from the first to the last end of a trial. The result goes to
-benchmarks/results/overhead.json.
+benchmarks/results/overhead-<date>.json.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import logging
 import os
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hpsearch.provenance import describe
 from hpsearch.settings import resolve
 from hpsearch.tuner import search
 
-RESULTS = Path(__file__).parent / "results" / "overhead.json"
+RESULTS = Path(__file__).parent / "results" / f"overhead-{datetime.now(UTC):%Y-%m-%d}.json"
 
 
 def ours(folder: Path, n_trials: int, runner: str = "InstantTrial") -> list[float]:

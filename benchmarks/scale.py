@@ -6,7 +6,7 @@ What is simulated is the cluster: W slots, each trial taking its time. What is r
 every booking runs for real, and its processor time passes on the simulated clock while the driver is busy with it, one
 thing at a time, like Tune's loop. Two costs are added as constants: Tune's own, and the waits for the disk; processor
 time and not wall time, so that the figure does not depend on what else this machine does. A slot waits from the end of
-its trial until the driver has booked it and drawn the next. Result: benchmarks/results/scale.json.
+its trial until the driver has booked it and drawn the next. Result: benchmarks/results/scale-<date>.json.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import os
 import random
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from hpsearch.provenance import describe
 from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy
 
-RESULTS = Path(__file__).parent / "results" / "scale.json"
+RESULTS = Path(__file__).parent / "results" / f"scale-{datetime.now(UTC):%Y-%m-%d}.json"
 TUNE_S = 0.012
 """Tune's own processor time per trial in the driver: its loop over start, result and stop, as profiled with no-op
 trials; part of what overhead.py measures."""

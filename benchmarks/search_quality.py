@@ -2,10 +2,10 @@
 
     python benchmarks/search_quality.py [--seeds 20] [--epochs 1200]
 
-Arms: ours with and without halving, stock OptunaSearch's sampler (default TPE), NSGA-II, random; if `--syne-tune` names
-a Python that has Syne Tune, its MO-ASHA too. Every arm draws from the same grid (`search_table.py`), runs 4 trials at a
-time on a simulated clock where an epoch takes its recorded seconds, and pays for every epoch it trains, a stopped
-trial's too; only finished trials enter its front. Result: benchmarks/results/search_quality.json.
+Arms: ours with and without halving, stock OptunaSearch's sampler (default TPE), NSGA-II, random. Every arm draws from
+the same grid (`search_table.py`), runs 4 trials at a time on a simulated clock where an epoch takes its recorded
+seconds, and pays for every epoch it trains, a stopped trial's too; only finished trials enter its front. Result:
+benchmarks/results/search_quality-<date>.json.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import random
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from hpsearch.rungs import Halving, Rungs, usual_grace
 from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy
 
-RESULTS = Path(__file__).parent / "results" / "search_quality.json"
+RESULTS = Path(__file__).parent / "results" / f"search_quality-{datetime.now(UTC):%Y-%m-%d}.json"
 N_SLOTS = 4
 SHARE = 0.95
 """Share of the table's best hypervolume that an arm has to reach."""

@@ -80,7 +80,9 @@ def show_front(console: Console, run: SearchRun) -> None:
         table.add_row(
             line.trial_id, line.accuracy, line.interval, line.test_accuracy, line.cost, line.macs, line.params
         )
-    console.print(table, width=max(console.width, 110), crop=False, no_wrap=True)
+    # a pipe has 80 columns for rich, and a cell broken over three lines cannot be read
+    wide = Console(file=console.file, width=max(console.width, 110), force_terminal=console.is_terminal)
+    wide.print(table, soft_wrap=True)
 
 
 def _unfinished(run: SearchRun, told: set[str]) -> dict[str, int]:
