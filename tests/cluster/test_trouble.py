@@ -20,6 +20,8 @@ LONGER = "--set epochs=48"
 def test_a_killed_worker_loses_no_trial(cluster: RayCluster) -> None:
     begun = cluster.submit("killed", "--trials 8", "--max-failures 0", LONGER)
     begun.await_rows(1)
+    # trials of one wave end together: wait until three of the four that run now have a state to go on from
+    wait_for(lambda: len(begun.kept_states()) >= 3, "running trials to keep their states", 120)
     before = len(begun.rows())
     lost = cluster.workers[1]
     began = time.monotonic()

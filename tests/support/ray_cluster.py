@@ -93,6 +93,11 @@ class Submitted:
         found: list[dict[str, Any]] = read_trials(RunStorage.open(str(self.run))).to_pylist()
         return found
 
+    def kept_states(self) -> set[str]:
+        """Trials that have not ended and whose state is kept."""
+        kept = {path.stem for path in (self.run / "checkpoints").glob("*.pt")}
+        return kept - {row["trial_id"] for row in self.rows()}
+
     def await_rows(self, n: int, seconds: float = 240) -> None:
         """Wait until n trials have ended."""
         wait_for(lambda: len(self.rows()) >= n or self.process.poll() is not None, f"{n} trials to end", seconds)
