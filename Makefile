@@ -1,5 +1,6 @@
 # make demo    a search on real digits, its report and a picked sub-network (first command for a newcomer)
 # make test    all tests; those whose tools are missing here skip with the reason
+# make cluster the tests that own the machine: three hosts with Ray are killed and cut off, a search is killed 30 times
 # make check   the quick one for every edit: format, lint, types, import layers, fast tests
 # make fix     format and repair what a machine can repair
 # make pictures  those of README and docs, from the demo's run (needs Chromium and its driver)
@@ -21,7 +22,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python --constraint constrai
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pictures test check fix install dev format lint types layers fast static constraints clean
+.PHONY: help demo pictures test cluster check fix install dev format lint types layers fast static constraints clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -52,12 +53,12 @@ demo: install
 pictures: dev
 	$(BIN)/python docs/make_pictures.py $(DEMO_FOLDER)/$(DEMO_NAME) docs/img
 
-# The cluster tests own the machine while they run (hosts are killed, seconds are measured), so they come second and alone.
 test: dev
-	@failed=0; \
-	$(PYTEST) -n $(JOBS) -m 'not cluster' || failed=1; \
-	$(PYTEST) -m cluster || failed=1; \
-	exit $$failed
+	$(PYTEST) -n $(JOBS)
+
+# one after the other: hosts are killed and seconds are reported
+cluster: dev
+	$(PYTEST) -m cluster
 
 static: dev
 	@$(MAKE) --no-print-directory -j$(JOBS) --output-sync=target format lint types layers
