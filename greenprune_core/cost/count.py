@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from greenprune_core.cost.operators import Kind, work_of
+from greenprune_core.cost.operators import ADDRESSED, Kind, work_of
 from greenprune_core.errors import ConfigError
 
 
@@ -155,7 +155,8 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         if work.kind == "unknown":
             self._not_counted[str(func.overloadpacket)] += 1
-        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        data = args[:2] if func.overloadpacket in ADDRESSED else (args, kwargs)
+        inputs = [value for value in tree_leaves(data) if isinstance(value, Tensor)]
         weights = [value for value in inputs if _storage(value) in self._storages]
         activations = [value for value in inputs if _storage(value) not in self._storages]
         self.operators.append(

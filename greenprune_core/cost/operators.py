@@ -171,6 +171,12 @@ _WORK: dict[Any, Formula] = _table(
 )
 """Arithmetic per operator; pointwise operators that are not here count one element operation per output value."""
 
+ADDRESSED = {aten.index_select}
+"""Operators whose third argument says where values lie, as the strides of a view do: it is no traffic of data.
+
+A channel shuffle is a view and a copy in the dense network and this selection in the cut one, at equal cost.
+"""
+
 _FREE = {
     getattr(aten, name)
     for name in (

@@ -43,13 +43,15 @@ CASES = [
     ("cifar_resnet14", {"granularity": "layer"}),
     ("cifar_resnet14", {"granularity": "both", "streams": True}),
     ("cifar_vgg11", {"granularity": "channel"}),
+    pytest.param("torchvision/shufflenet_v2_x0_5", {"granularity": "both"}, marks=pytest.mark.slow),
+    pytest.param("torchvision/mobilenet_v3_small", {"granularity": "both"}, marks=pytest.mark.slow),
 ]
 
 
 @pytest.mark.parametrize(("name", "gating"), CASES)
 def test_at_hard_masks_it_equals_the_cost_of_the_cut_network(name, gating):
-    gated = gated_network(name, image_size=32 if "vgg" in name else 16, **gating)
-    size = 32 if "vgg" in name else 16
+    size = 32 if "vgg" in name or "torchvision" in name else 16
+    gated = gated_network(name, width=16 if "torchvision" in name else 8, image_size=size, **gating)
     costs = {
         "macs": ExpectedCost(gated.structure, "macs"),
         "params": ExpectedCost(gated.structure, "params"),
