@@ -32,7 +32,13 @@ class Score:
     n: int
 
 
-def fit_timing(costs: Sequence[Cost], seconds: Sequence[float], batch_size: int, source: str) -> Timing:
+def fit_timing(
+    costs: Sequence[Cost],
+    seconds: Sequence[float],
+    batch_size: int,
+    source: str,
+    weights: Sequence[float] | None = None,
+) -> Timing:
     """Fit all rates at one batch size.
 
     Args:
@@ -40,11 +46,12 @@ def fit_timing(costs: Sequence[Cost], seconds: Sequence[float], batch_size: int,
         seconds: measured, of a pass over a batch; same order.
         batch_size: images per pass.
         source: stands beside every number of the result.
+        weights: of each network's relative error, > 0; all alike without.
     """
     fits = []
     for lanes in LANES:
         counts = [count_timing(cost, batch_size, lanes) for cost in costs]
-        rates, residual = fit_rates(counts, seconds)
+        rates, residual = fit_rates(counts, seconds, weights)
         fits.append((residual, lanes, rates))
     _, lanes, rates = min(fits, key=lambda fit: fit[0])
     by_field = {field: {kind: rates[field, kind] for f, kind in rates if f == field} for field in SECONDS}
@@ -67,18 +74,21 @@ def count_timing(cost: Cost, batch_size: int, lanes: int) -> dict[Key, float]:
     return total
 
 
-def fit_rates(counts: Sequence[Mapping[Key, float]], values: Sequence[float]) -> tuple[dict[Key, float], float]:
-    """Fit non-negative rates so that counts times rates meet the values, each weighing by its relative error.
+def fit_rates(
+    counts: Sequence[Mapping[Key, float]], values: Sequence[float], weights: Sequence[float] | None = None
+) -> tuple[dict[Key, float], float]:
+    """Fit non-negative rates so that counts times rates meet the values: least squares of weight * relative error.
 
     Returns:
-        The rates, and the norm of the relative residuals.
+        The rates, and the norm of the weighted relative residuals.
     """
     keys = sorted({key for count in counts for key in count})
     design_NK: Floats = np.array([[count.get(key, 0.0) for key in keys] for count in counts])
     scale_K = design_NK.max(axis=0)
     scale_K[scale_K == 0] = 1.0
     relative_NK = design_NK / scale_K / np.asarray(values, dtype=float)[:, None]
-    solution_K, residual = nnls(relative_NK, np.ones(len(counts)))
+    weights_N = np.ones(len(counts)) if weights is None else np.asarray(weights, dtype=float)
+    solution_K, residual = nnls(relative_NK * weights_N[:, None], weights_N)
     return dict(zip(keys, (solution_K / scale_K).tolist(), strict=True)), float(residual)
 
 

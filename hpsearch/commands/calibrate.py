@@ -12,7 +12,7 @@ from rich.table import Table
 from greenprune_core.cost.profile import DeviceProfile, profile_from_dict
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.choose import METERS
-from hpsearch.commands.measure import check_device, check_power
+from hpsearch.commands.measure import check_device, check_power, use_threads
 
 
 @click.command("calibrate")
@@ -23,6 +23,7 @@ from hpsearch.commands.measure import check_device, check_power
 )
 @click.option("--power-w", type=float, help="No counter: joules are this power times the modelled time.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a processor's arithmetic; torch's own choice.")
 @click.option("--minutes", type=float, default=8.0, show_default=True, help="How long, at most 10.")
 @click.option(
     "--batch-size", "batch_sizes", type=int, multiple=True, default=(1, 256), show_default=True, help="Images per pass."
@@ -35,6 +36,7 @@ def command(
     meter_name: str,
     power_w: float | None,
     device: str,
+    threads: int | None,
     minutes: float,
     batch_sizes: tuple[int, ...],
     quick: bool,
@@ -48,6 +50,7 @@ def command(
     check_output(output, force)
     check_device(device)
     check_power(power_w, meter_name)
+    use_threads(threads)
     from greenprune_core.measure import NoMeter, choose_meter
     from greenprune_core.measure.calibration import QUICK, Plan, calibrate
     from hpsearch.measurement import device_name

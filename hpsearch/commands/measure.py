@@ -21,6 +21,7 @@ from hpsearch.units import ENERGY, TIME, show
 )
 @click.option("--power-w", type=float, help="No counter: turn time into joules of this power, labelled time*power.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a processor's arithmetic; torch's own choice.")
 @click.option(
     "--batch-size", "batch_sizes", type=int, multiple=True, default=(1, 256), show_default=True, help="Images per pass."
 )
@@ -32,6 +33,7 @@ def command(
     meter_name: str,
     power_w: float | None,
     device: str,
+    threads: int | None,
     batch_sizes: tuple[int, ...],
     min_seconds: float,
     windows: int,
@@ -48,6 +50,7 @@ def command(
     rows = choose_trials(opened, trial_ids)
     check_device(device)
     check_power(power_w, meter_name)
+    use_threads(threads)
     meter = NoMeter() if power_w is not None else choose_meter(meter_name, device)
     conditions = Conditions(
         meter=meter,
@@ -80,6 +83,14 @@ def check_device(device: str) -> None:
 
     if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
         raise ConfigError(f"a device is cpu or a GPU that torch sees, but got {device!r}; see hpsearch doctor")
+
+
+def use_threads(n_threads: int | None) -> None:
+    """Let torch compute with so many threads; without a number with as many as it likes."""
+    import torch
+
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
 
 
 def check_power(power_w: float | None, meter_name: str) -> None:

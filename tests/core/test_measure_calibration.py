@@ -54,6 +54,14 @@ def test_rates_are_never_negative():
     assert residual > 0
 
 
+def test_a_heavier_value_is_met_better():
+    """One rate for values 1 and 3 by weights w and 1: least squares of (r - 1) w and r / 3 - 1, worked out by hand."""
+    counts = [{("a", "x"): 1.0}, {("a", "x"): 1.0}]
+    for weight in (1.0, 10.0):
+        rates, _ = fit_rates(counts, [1.0, 3.0], [weight, 1.0])
+        assert rates["a", "x"] == pytest.approx((weight**2 + 1 / 3) / (weight**2 + 1 / 9))
+
+
 def test_a_score_is_worked_out_by_hand():
     found = score([1.1, 2.0, 2.4], [1.0, 2.0, 3.0])
     assert found.median_error == pytest.approx(0.1)
