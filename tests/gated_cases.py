@@ -101,9 +101,9 @@ def from_torchvision(name: str) -> nn.Module:
     return network
 
 
-def images_for(name: str, dtype: torch.dtype = torch.float32, n: int = 3) -> Tensor:
-    """Make random images of a size that the network takes: as small as it goes."""
-    side = 64 if name in TORCHVISION else 16
+def images_for(name: str, dtype: torch.dtype = torch.float32, n: int = 3, side: int = 64) -> Tensor:
+    """Make random images: 64 x 64 lets all layers see more than one pixel, 32 x 32 is enough for most networks."""
+    side = {"vit_b_16": 64}.get(name, side if name in TORCHVISION else 16)
     return torch.randn(n, 3, side, side, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
