@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from greenprune_core.config import GateConfig, TrialConfig
-from greenprune_core.cost import ExpectedCost, load_profile
+from greenprune_core.cost import ExpectedCost, load_profile, pricing_profile
 from greenprune_core.gates import GatedNetwork
 from greenprune_core.health import Snapshot, Symptom, dead_gates, examine
 from greenprune_core.losses import (
@@ -59,7 +59,7 @@ class Pressure:
         self._target = kept_fraction(config.phases, config.budget.target)
         self._polar_strength = polar_strength(config.phases)
         self._noise = noise_scale(config.phases, config.gates.noise, config.gates.noise_anneal)
-        profile = load_profile(config.budget.profile) if config.budget.unit == "joules" else None
+        profile = pricing_profile(load_profile(config.budget.profile)) if config.budget.unit == "joules" else None
         self._cost = ExpectedCost(gated.structure, config.budget.unit, profile).to(device)
         self._cost_on_cpu = ExpectedCost(gated.structure, config.budget.unit, profile)
         floors = [_floor(gated, name, config.gates, config.budget.target) for name in gated.groups]

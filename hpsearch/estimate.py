@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from greenprune_core.cost import count_cost, estimate_energy, load_profile
+from greenprune_core.cost import count_cost, estimate_energy, load_profile, pricing_profile
 from greenprune_core.data import ImageData, load_data
 from greenprune_core.networks import build_network
 from hpsearch.draws import first_config
@@ -47,7 +47,7 @@ def estimate_trial(space: SearchSpace, settings: SearchSettings) -> TrialCost:
     network = build_network(config.network, n_classes=data.n_classes, in_channels=channels, image_size=height)
     (example, _) = next(iter(data.plain_batches("validation", 1, limit=1)))
     cost = count_cost(network, example)
-    energy = estimate_energy(cost, load_profile(config.budget.profile))
+    energy = estimate_energy(cost, pricing_profile(load_profile(config.budget.profile)))
     images = TRAINING_PASSES * data.n_train * config.epochs
     return TrialCost(
         epochs=config.epochs,

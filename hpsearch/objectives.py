@@ -28,6 +28,8 @@ class Objective:
     """Column with the dense network's value, the natural end of the axis; None where there is none."""
     unit: str
     """Unit of the column, `1` for shares and counts."""
+    source_column: str | None = None
+    """Column that says where a value comes from; values of two sources are never compared. None where all are alike."""
     is_maximised: bool = False
     """Whether more is better."""
 
@@ -52,14 +54,29 @@ class Objective:
 ACCURACY = Objective(name="accuracy", column="val_accuracy", dense_column=None, unit="1", is_maximised=True)
 
 SECOND = {
-    "energy": Objective(name="energy", column="energy_j", dense_column="dense_energy_j", unit="J"),
+    "energy": Objective(
+        name="energy", column="energy_j", dense_column="dense_energy_j", unit="J", source_column="energy_source"
+    ),
     "macs": Objective(name="macs", column="macs", dense_column="dense_macs", unit="MAC"),
     "params": Objective(name="params", column="params_kept", dense_column="dense_params", unit="1"),
+    "latency": Objective(
+        name="latency",
+        column="model_latency_s",
+        dense_column="dense_model_latency_s",
+        unit="s",
+        source_column="model_latency_source",
+    ),
 }
-"""Costs of inference to search on; energy is the default."""
+"""Costs of inference to search on; energy is the default, latency that of a calibrated profile."""
 
 THIRD = {
-    "training-energy": Objective(name="training-energy", column="train_energy_j", dense_column=None, unit="J"),
+    "training-energy": Objective(
+        name="training-energy",
+        column="train_energy_j",
+        dense_column=None,
+        unit="J",
+        source_column="train_energy_source",
+    ),
 }
 """Optional third objective."""
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from greenprune_core.cost.count import Cost, OperatorCost, count_cost
     from greenprune_core.cost.energy import Energy, estimate_energy, estimate_latency
     from greenprune_core.cost.expected import ExpectedCost
-    from greenprune_core.cost.profile import DeviceProfile, load_profile, shipped_profiles
+    from greenprune_core.cost.profile import DeviceProfile, load_profile, pricing_profile, shipped_profiles
     from greenprune_core.cost.training import TrainingPart, estimate_training_energy, training_macs
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "estimate_latency",
     "estimate_training_energy",
     "load_profile",
+    "pricing_profile",
     "shipped_profiles",
     "training_macs",
 ]
@@ -33,7 +34,7 @@ _HOME = {
     "count": ("Cost", "OperatorCost", "count_cost"),
     "energy": ("Energy", "estimate_energy", "estimate_latency"),
     "expected": ("ExpectedCost",),
-    "profile": ("DeviceProfile", "load_profile", "shipped_profiles"),
+    "profile": ("DeviceProfile", "load_profile", "pricing_profile", "shipped_profiles"),
     "training": ("TrainingPart", "estimate_training_energy", "training_macs"),
 }
 

@@ -16,6 +16,7 @@ from greenprune_core.errors import ConfigError
 
 FORMAT = "greenprune-device-profile"
 VERSION = 1
+REFERENCE = "horowitz-45nm"
 LEVELS = ("on_chip", "off_chip")
 SECONDS = (
     "seconds_per_mac",
@@ -77,6 +78,16 @@ class DeviceProfile:
     fit: Mapping[str, Any] | None
     """How well a calibrated profile predicts networks that it has not seen."""
 
+    @property
+    def has_joules(self) -> bool:
+        """Whether it prices arithmetic and bytes in joules; a profile that was calibrated without a meter does not."""
+        return self.joules_per_mac is not None
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Batch sizes whose latency it knows."""
+        return tuple(timing.batch_size for timing in self.timings)
+
     def timing(self, batch_size: int) -> Timing:
         """Return the timing at this batch size.
 
@@ -86,7 +97,7 @@ class DeviceProfile:
         for timing in self.timings:
             if timing.batch_size == batch_size:
                 return timing
-        known = ", ".join(str(timing.batch_size) for timing in self.timings) or "none"
+        known = ", ".join(map(str, self.batch_sizes)) or "none"
         raise ConfigError(
             f"latency needs a profile with timings at the asked batch size, but {self.name!r} has batch sizes: "
             f"{known}, not {batch_size}; make one with hpsearch calibrate"
@@ -96,6 +107,11 @@ class DeviceProfile:
         """Nested plain values, fit for JSON and for `profile_from_dict`."""
         values = dataclasses.asdict(self)
         return {"format": FORMAT, "version": VERSION, **values}
+
+
+def pricing_profile(profile: DeviceProfile) -> DeviceProfile:
+    """Return the profile that joules are reckoned with: the given one, or the reference where it knows time only."""
+    return profile if profile.has_joules else load_profile(REFERENCE)
 
 
 def shipped_profiles() -> tuple[str, ...]:
