@@ -2,6 +2,8 @@
 
 import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ from greenprune_core.errors import ConfigError
 
 OBJECT_STORE_BYTES = 200_000_000
 """Nothing large goes through Ray's object store: data sets are read by the workers."""
+
+WORKER_S = 300.0
+"""How long `ray up` may take to start the first worker after the head: it installs the packages there."""
 
 BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml").expanduser()
 """Where `ray up` leaves the cluster file on the head."""
@@ -52,10 +57,43 @@ def connect(address: str | None) -> None:
         ray.init(address=place, **options)
     except Exception as error:  # Ray raises a plain Exception where its daemons take more than 30 s to start
         ray.shutdown()
+        reason = " ".join(str(error).split())  # of a version mismatch Ray writes six lines
         raise ConfigError(
-            f"a search needs a Ray cluster that answers, but {place or 'the one on this machine'} failed: {error}; "
+            f"a search needs a Ray cluster that answers, but {place or 'the one on this machine'} failed: {reason}; "
             "check the address and the versions, or use --address local; on a crowded machine try again"
         ) from error
+
+
+def await_worker(
+    say: Callable[[str], None], path: Path = BOOTSTRAP_FILE, seconds: float = WORKER_S, pause_s: float = 2.0
+) -> None:
+    """Wait for the first worker where `ray up` has just started a head without trial slots on machines of one's own.
+
+    Elsewhere nobody waits: a cloud's autoscaler says what it may add, and other clusters have all nodes at the start.
+
+    Args:
+        say: Told once if there is anything to wait for.
+        path: The cluster file as `ray up` leaves it on the head.
+        seconds: How long to wait.
+        pause_s: Time between two looks.
+    """
+    if not path.is_file() or _has_slots():
+        return
+    import yaml
+
+    provider = yaml.safe_load(path.read_text()).get("provider") or {}
+    if provider.get("type") != "local" or not provider.get("worker_ips"):
+        return
+    say(f"no worker has joined yet: waiting up to {seconds / 60:.0f} minutes for the first")
+    ends = time.monotonic() + seconds
+    while not _has_slots() and time.monotonic() < ends:
+        time.sleep(pause_s)
+
+
+def _has_slots() -> bool:
+    import ray
+
+    return any(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())  # type: ignore[no-untyped-call]
 
 
 def count_slots(cpus_per_trial: float, gpus_per_trial: float) -> int:

@@ -14,7 +14,7 @@ from greenprune_core.errors import ConfigError
 from hpsearch import archive, objectives, picker, units
 from hpsearch.front import Front, find_front
 from hpsearch.measured import read_measurements, with_latency, with_measured
-from hpsearch.storage import RunStorage
+from hpsearch.storage import FIRST_PATIENCE_S, RunStorage
 
 if TYPE_CHECKING:
     import altair
@@ -147,7 +147,7 @@ def open_run(location: str | os.PathLike[str], energy: EnergyKind = "recorded") 
     Raises:
         ConfigError: no run is there, or one of a newer version.
     """
-    storage = RunStorage.open(location)
+    storage = RunStorage.open(location, FIRST_PATIENCE_S)
     try:
         facts = json.loads(storage.read_bytes(SETTINGS))
     except (FileNotFoundError, NotADirectoryError):

@@ -5,6 +5,7 @@ Tune saves and restores nothing here: the journal and the rows are the truth.
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,13 +22,27 @@ LOST = "the worker process died again and again; it may need more memory than th
 
 
 class LedgerSearcher(Searcher):
-    """Hands out suggestions as Tune configurations and books every end of a trial."""
+    """Hands out suggestions as Tune configurations and books every end of a trial.
 
-    def __init__(self, ledger: Ledger, request: StopRequest, to_task: Callable[[Suggestion], dict[str, Any]]) -> None:
+    Trials that lacked memory on a GPU which they shared are handed out again after all others, each with a whole GPU.
+
+    Args:
+        ledger: the run's books.
+        request: set when nothing is to be started any more.
+        to_task: makes of a suggestion what a worker needs.
+        n_trials: number of suggestions to hand out.
+    """
+
+    def __init__(
+        self, ledger: Ledger, request: StopRequest, to_task: Callable[[Suggestion], dict[str, Any]], n_trials: int
+    ) -> None:
         super().__init__()
         self._ledger = ledger
         self._request = request
         self._to_task = to_task
+        self._n_left = n_trials
+        self._shared: dict[str, dict[str, Any]] = {}
+        self._crowded: deque[dict[str, Any]] = deque()
         self.is_exhausted = False
         """Whether every configuration of the space has been tried."""
         self.running: dict[str, str] = {}
@@ -38,19 +53,34 @@ class LedgerSearcher(Searcher):
         """Our id of trials whose worker was ended on purpose -> the reason."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Return the next trial's task, or FINISHED when nothing is to be started any more."""
+        """Return the next trial's task, None to be asked again, or FINISHED when nothing is to be started any more."""
         if self._request.is_set:
             return str(self.FINISHED)
+        task = self._draw() if self._n_left > 0 else None
+        if task is None and self._crowded:
+            task = self._crowded.popleft()
+        if task is not None:
+            self.running[trial_id] = task["trial_id"]
+            return task
+        # one that shares a GPU may still have to be run again
+        return None if self._shared and not self._request.is_set else str(self.FINISHED)
+
+    def _draw(self) -> dict[str, Any] | None:
+        """Return the task of a new suggestion; None where there is none."""
         try:
             suggestion = self._ledger.suggest()
         except GreenpruneError as error:
             self._request.ask("no further suggestion", error)
-            return str(self.FINISHED)
+            return None
         if suggestion is None:
             self.is_exhausted = True
-            return str(self.FINISHED)
-        self.running[trial_id] = suggestion.trial_id
-        return self._to_task(suggestion)
+            self._n_left = 0
+            return None
+        self._n_left -= 1
+        task = self._to_task(suggestion)
+        if 0 < task["gpus"] < 1:
+            self._shared[suggestion.trial_id] = task
+        return task
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Book how a trial ended; if that cannot be written, the search stops with that error."""
@@ -78,12 +108,19 @@ class LedgerSearcher(Searcher):
 
     def _book(self, ours: str, result: dict[str, Any], error: bool) -> None:
         state = result.get("state")
+        shared = self._shared.pop(ours, None)
+        if state == "crowded" and shared is not None:
+            if self._request.is_set:
+                self._ledger.interrupt(ours)
+            else:
+                self._crowded.append({**shared, "gpus": 1.0})
+            return
         row = json.loads(result["row"]) if "row" in result else {}
         if error:
             self._ledger.fail(ours, self.condemned.pop(ours, LOST), _spent(result))
         elif state == "complete":
             self._ledger.finish(ours, row)
-        elif state == "failed":
+        elif state in ("failed", "crowded"):
             self._ledger.fail(ours, str(result["error"]), row)
         elif ours in self.stopped:
             self._ledger.stop(ours, self.stopped.pop(ours), _spent(result))

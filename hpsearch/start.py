@@ -31,13 +31,13 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
 
 def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_test: bool = False) -> int:
     """Search, then show the front and where the report is; return the exit code."""
-    from hpsearch.storage import RunStorage
+    from hpsearch.storage import FIRST_PATIENCE_S, RunStorage
     from hpsearch.tuner import check_run, search
 
     space = resolve_space(settings)
     if is_smoke_test:
         space = dataclasses.replace(space, first_points=space.first_points[: settings.trials])
-    check_run(RunStorage.open(settings.run), settings)
+    check_run(RunStorage.open(settings.run, FIRST_PATIENCE_S), settings)
     if runner == RUNNER:
         from hpsearch.estimate import check_data
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from greenprune_core.errors import ConfigError
 from hpsearch import archive, objectives, provenance
-from hpsearch.cluster import connect, count_slots
+from hpsearch.cluster import await_worker, connect, count_slots
 from hpsearch.draws import draw_distributions, first_config
 from hpsearch.journal import DriverJournal, DriverLock
 from hpsearch.ledger import Constraints, Ledger
+from hpsearch.nodes import check_nodes
 from hpsearch.progress import Progress
 from hpsearch.rungs import Halving, Rungs, usual_grace
 from hpsearch.search_run import open_run
@@ -67,10 +68,13 @@ def search(
     halving = plan_halving(settings, space)
     known = read_warm_start(settings, space)
     connect(settings.address)
+    await_worker(say)
     slots = count_slots(settings.cpus_per_trial, settings.gpus_per_trial)
     lock = DriverLock(storage)
     request = StopRequest()
     try:
+        if runner == RUNNER:
+            check_nodes(storage, first_config(space).data, settings.data_dir)
         ledger, again = open_ledger(storage, settings, space, known)
         if settings.resume:
             say(f"resumed: {ledger.n_finished} trials are finished, {again} are taken up again")
@@ -220,7 +224,9 @@ def _run(
         n_trials=settings.trials,
     )
     stages = halving.rungs if halving else ()
-    searcher = LedgerSearcher(ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages))
+    searcher = LedgerSearcher(
+        ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages), missing
+    )
     scheduler: PlainScheduler = PlainScheduler(request)
     if halving is not None:
         rungs = Rungs(halving)
@@ -234,10 +240,9 @@ def _run(
         storage_path=_tune_path(ledger.storage),
         search_alg=searcher,
         scheduler=scheduler,
-        num_samples=missing,
+        num_samples=-1,  # the searcher counts: a trial that is run again counts once
         # a number that was asked for may exceed today's slots: workers that join later find trials waiting
         max_concurrent_trials=settings.max_concurrent or slots,
-        resources_per_trial={"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial},
         reuse_actors=True,
         max_failures=WORKER_LOSSES,
         raise_on_failed_trial=False,
@@ -262,6 +267,7 @@ def task(
         "rungs": list(rungs),
         "runner": runner,
         "cpus": settings.cpus_per_trial,
+        "gpus": settings.gpus_per_trial,
         "device": "cuda" if settings.gpus_per_trial else "cpu",
         "data_dir": settings.data_dir,
         "timeout_s": settings.trial_timeout_s,

@@ -2,6 +2,7 @@
 
 The checkpoint lies in the run's own folder and not in Tune's, so that a trial goes on after its worker, its driver or
 both died, with nothing of Ray's left. Whatever a trial raises becomes its result: the worker lives on for the next.
+A worker that gets notice keeps its trial's state and ends; Tune starts the trial again on another node.
 """
 
 import importlib
@@ -19,7 +20,11 @@ from typing import Any
 from ray import tune
 
 from greenprune_core.config import TrialConfig
+from greenprune_core.errors import ConfigError
+from hpsearch import gpu_share
 from hpsearch.checkpoints import checkpoint_path
+from hpsearch.notice import Notice, is_draining_here
+from hpsearch.search_run import SETTINGS
 from hpsearch.storage import RunStorage
 
 logger = logging.getLogger(__name__)
@@ -38,18 +43,29 @@ LIBRARIES = {"site-packages", "dist-packages", "lib"}
 class TrialWorker(tune.Trainable):
     """Tune's view of a worker process that serves trial after trial; Tune's own checkpoints stay unused."""
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Ask for what this trial needs; others of the search may need more or less."""
+        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial."""
-        self._host = TrialHost(config)
+        self._notice = Notice(is_draining_here)
+        self._notice.listen()
+        self._host = TrialHost(config, self._notice)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial, in the same process."""
-        self._host = TrialHost(new_config)
+        self._host = TrialHost(new_config, self._notice)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train on and return the report."""
-        return self._host.step()
+        """Train on and return the report; with notice given, end this process instead."""
+        report = self._host.step()
+        if report is None:
+            logger.info("this worker has notice to go: its trial goes on elsewhere")
+            sys.exit(0)
+        return report
 
     def cleanup(self) -> None:
         """Keep the state of a trial that the search's end cuts off."""
@@ -61,24 +77,32 @@ class TrialHost:
 
     Args:
         task: what `hpsearch.tuner.task` makes of a suggestion.
+        notice: tells that the worker is about to go.
     """
 
-    def __init__(self, task: dict[str, Any]) -> None:
+    def __init__(self, task: dict[str, Any], notice: Notice | None = None) -> None:
         self._task = task
+        self._notice = notice or Notice()
         self._id = str(task["trial_id"])
         self._storage = RunStorage.open(task["run"])
         self._started = datetime.now(tz=UTC)
         self._began = self._saved_at = time.monotonic()
         self._save_s = HEARTBEAT_S * CHECKPOINT_SHARE  # not known yet: the first checkpoint comes with the first report
         self._is_over = False
+        self._continued_at: int | None = None
         self._trial: Any = None
 
-    def step(self) -> dict[str, Any]:
-        """Train until the next rung, the end, or the next sign of life; what goes wrong is a result too."""
+    def step(self) -> dict[str, Any] | None:
+        """Train until the next rung, the end, or the next sign of life; what goes wrong is a result too.
+
+        With notice given the state is kept at the end of the epoch, and there is no report: it goes on elsewhere.
+        """
         try:
             return self._step()
         except Exception as error:  # noqa: BLE001  whatever a trial raises is its result, and the worker goes on
-            return self._failed(error)
+            report = self._failed(error)
+        gpu_share.release()  # here, where the error's frames hold the trial's tensors no more
+        return report
 
     def keep(self) -> None:
         """Write a checkpoint if the trial has begun and is not over."""
@@ -89,7 +113,9 @@ class TrialHost:
         except (OSError, RuntimeError, ValueError):
             logger.exception("could not keep the state of trial %s", self._id)
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self) -> dict[str, Any] | None:
+        if self._notice.is_given():
+            return None
         if self._trial is None:
             self._trial = self._open()
         trial, began = self._trial, time.monotonic()
@@ -97,6 +123,9 @@ class TrialHost:
         while not trial.is_finished:
             report = trial.advance(trial.epoch + 1)
             self._check_time()
+            if self._notice.is_given() and not trial.is_finished:
+                self.keep()
+                return None
             if trial.epoch >= until or time.monotonic() - began > HEARTBEAT_S:
                 break
         if trial.is_finished:
@@ -107,8 +136,14 @@ class TrialHost:
         return {**self._so_far(), **_plain(report), "state": "running", "is_at_rung": is_at_rung}
 
     def _open(self) -> Any:
+        if not self._storage.exists(SETTINGS):
+            raise ConfigError(
+                f"the storage path must be one that all nodes see, but {self._storage} is not the same folder on "
+                f"{os.uname().nodename}; use s3://, gs:// or a folder shared by all under one path"
+            )
         kind = load(self._task["runner"])
         set_threads(self._task["cpus"])
+        gpu_share.limit(self._task["gpus"])
         config = TrialConfig.from_dict(self._task["config"])
         options = {"data_dir": self._task["data_dir"], "device": self._task["device"]}
         path = checkpoint_path(self._id)
@@ -117,7 +152,9 @@ class TrialHost:
         with tempfile.TemporaryDirectory(prefix="greenprune-") as aside:
             local = Path(aside) / "state.pt"
             local.write_bytes(self._storage.read_bytes(path))
-            return kind.restore(local, config, self._folder(), **options)
+            trial = kind.restore(local, config, self._folder(), **options)
+        self._continued_at = trial.epoch
+        return trial
 
     def _folder(self) -> Path:
         """Return where the sub-network is written: its place in the run, or a local one to be copied there."""
@@ -136,6 +173,8 @@ class TrialHost:
 
     def _finished(self) -> dict[str, Any]:
         row = {**self._so_far(), **self._trial.finish()}
+        if self._continued_at is not None:
+            row["details"] = {**row.get("details", {}), "continued_at_epoch": self._continued_at}
         if self._storage.local is None:
             self._storage.put_folder(self._folder(), f"{SUBNETWORKS}/{self._id}")
         self._is_over = True
@@ -145,7 +184,10 @@ class TrialHost:
         self._is_over = True
         logger.info("trial %s failed", self._id, exc_info=error)
         reason = f"{type(error).__name__}: {error} ({_place(error)})"
-        return {"state": "failed", "error": reason, "row": _dump(self._so_far()), "done": True}
+        state = "crowded" if gpu_share.is_crowded(error, self._task["gpus"]) else "failed"
+        row = _dump(self._so_far())
+        self._trial = None
+        return {"state": state, "error": reason, "row": row, "done": True}
 
     def _so_far(self) -> dict[str, Any]:
         return {

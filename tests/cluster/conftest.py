@@ -10,7 +10,7 @@ N_TRIALS = 8
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[RayCluster]:
+def made() -> Iterator[RayCluster]:
     """A head and two workers, brought up by `ray up` from a laptop; a third worker is booted but no member."""
     reason = missing_tools()
     if reason is not None:
@@ -23,8 +23,15 @@ def cluster() -> Iterator[RayCluster]:
             "uv pip install --quiet --python ~/venv/bin/python --constraint constraints.txt '.[cluster]'",
             timeout=300,
         )
-        made = RayCluster(hosts, hosts.workers[:2], **{"HPSEARCH_TRIALS=64": f"HPSEARCH_TRIALS={N_TRIALS}"})
-        made.up()
-        yield made
+        cluster = RayCluster(hosts, hosts.workers[:2], **{"HPSEARCH_TRIALS=64": f"HPSEARCH_TRIALS={N_TRIALS}"})
+        cluster.up()
+        yield cluster
     finally:
         hosts.stop()
+
+
+@pytest.fixture
+def cluster(made: RayCluster) -> RayCluster:
+    """The cluster with its members as the cluster file lists them and no search under way."""
+    made.settle()
+    return made

@@ -14,6 +14,7 @@ from hpsearch.worker import TrialHost
 
 def _task(folder, runner: str = "InstantTrial", **other) -> dict:
     config = TrialConfig(epochs=9)
+    (folder / "settings.json").touch()
     return {
         "trial_id": config.config_hash,
         "config": config.to_dict(),
@@ -21,6 +22,7 @@ def _task(folder, runner: str = "InstantTrial", **other) -> dict:
         "rungs": [1, 3],
         "runner": f"tabulated:{runner}",
         "cpus": 1,
+        "gpus": 0,
         "device": "cpu",
         "data_dir": None,
         "timeout_s": None,
@@ -36,6 +38,7 @@ def test_a_trial_reports_at_each_rung_and_ends_with_its_row(tmp_path):
     row = json.loads(last["row"])
     assert row["epochs"] == 9
     assert row["node"]
+    assert "continued_at_epoch" not in row.get("details", {})
     assert row["started_at"] <= row["finished_at"]
 
 
@@ -50,7 +53,9 @@ def test_a_new_worker_goes_on_from_the_checkpoint_of_the_last_rung(tmp_path):
     host.step()
     assert (tmp_path / checkpoint_path(host._id)).exists()
     again = TrialHost(_task(tmp_path))
-    assert again.step()["state"] == "complete"
+    last = again.step()
+    assert last["state"] == "complete"
+    assert json.loads(last["row"])["details"]["continued_at_epoch"] == 3
     assert again._trial.epoch == 9
     restored = tabulated.InstantTrial.restore(tmp_path / checkpoint_path(host._id), host._trial.config, tmp_path)
     assert restored.epoch == 3

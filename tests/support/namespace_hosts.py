@@ -58,6 +58,8 @@ export PATH={base}/bin:{python_bin}:$PATH
 export UV_OFFLINE=1 UV_CACHE_DIR={uv_cache} UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=symlink
 # the homes of all hosts have one path, so what one of them has compiled serves the others
 export PYTHONPYCACHEPREFIX={base}/pycache
+# real machines run little beside the trials; these share processors with all that runs here, where Ray's 15 starves
+export RAY_worker_niceness=0
 """
 
 
@@ -145,26 +147,29 @@ class Host:
         """
         done = subprocess.run(
             self.argv(command), cwd="/", capture_output=True, text=True, timeout=timeout, check=False,
-            stdin=subprocess.DEVNULL, env={**self._environment(), **environment},
+            stdin=subprocess.DEVNULL, env={**self.environment(), **environment},
         )  # fmt: skip
         output = done.stdout + done.stderr
         assert not check or done.returncode == 0, f"{self.name}: {command}\nended with {done.returncode}\n{output}"
         return output
 
-    def begin(self, command: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start a command in a login shell on the host; its output goes to `log`."""
-        with log.open("wb") as file:
-            return subprocess.Popen(
-                self.argv(command), cwd="/", stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                env=self._environment(), start_new_session=True,
-            )  # fmt: skip
+    @property
+    def is_running(self) -> bool:
+        """Whether it was booted and has not died since."""
+        return self._process is not None and self._process.poll() is None
+
+    def n_processes(self, name: str) -> int:
+        """Number of processes whose command line contains `name`."""
+        lines = self.run("ps -eo args=", check=False).splitlines()
+        return sum(name in line and "ps -eo" not in line for line in lines)
 
     def argv(self, command: str) -> list[str]:
         """The command line that runs `command` inside the host."""
         shell = f"cd {self.cluster.base}/home; . ./.bashrc; {command}"
         return ["nsenter", "--target", str(self._first_process()), "--all", "bash", "--login", "-c", shell]
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Variables with which a login on it begins."""
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return {"HOME": f"{self.cluster.base}/home", "PATH": path, "TERM": "dumb", "LANG": "C.UTF-8", "USER": "root"}
 

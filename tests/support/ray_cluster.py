@@ -1,19 +1,25 @@
 """A Ray cluster on hosts of namespaces, launched from the laptop by the cluster file that users get."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import subprocess
+import termios
+import threading
 from pathlib import Path
 from typing import Any
 
 from namespace_hosts import ROOT, Host, Hosts, wait_for
 
-from hpsearch.archive import read_trials
+from hpsearch.archive import read_trials, rows
 from hpsearch.storage import RunStorage
 
 NODES = (
-    "import json, ray; ray.init(address='auto', log_to_driver=False, logging_level=40); "
-    "print('NODES', json.dumps([n['NodeManagerHostname'] for n in ray.nodes() if n['Alive']]))"
+    "import json, urllib.request as u; "
+    "found = json.load(u.urlopen('http://127.0.0.1:8265/api/v0/nodes', timeout=20))['data']['result']['result']; "
+    "print('NODES', json.dumps({n['node_ip']: n['node_id'] for n in found if n['state'] == 'ALIVE'}))"
 )
 
 
@@ -24,23 +30,49 @@ class RayCluster:
         self.hosts, self.workers = hosts, workers
         self.storage = hosts.shared / "runs"
         self.repository = hosts.laptop.home / "repository"
+        self._begun: list[Submitted] = []
         self._write_file(search)
+
+    @property
+    def members(self) -> set[str]:
+        """Names of the machines that the cluster file lists."""
+        return {host.name for host in (self.hosts.head, *self.workers)}
 
     def up(self) -> None:
         """`ray up` from the laptop, then wait until every machine has joined."""
         self.laptop("ray up -y cluster.yaml")
-        self.await_nodes({host.name for host in (self.hosts.head, *self.workers)})
+        self.await_nodes(self.members)
+
+    def settle(self) -> None:
+        """Bring the members back to what each test starts from, whatever the test before it has left."""
+        for begun in self._begun:
+            self._end(begun)
+        self._begun.clear()
+        for host in self.hosts.all:
+            if not host.is_running:
+                host.reboot()
+            elif host.name not in self.members and host.n_processes("raylet"):
+                host.run("PATH=~/.greenprune/bin:$PATH; ray stop --force")
+            host.reconnect()
+        if not self.hosts.head.n_processes("gcs_server"):
+            self.up()
+            return
+        with contextlib.suppress(AssertionError):
+            self.await_nodes(self.members)
+            return
+        self.up()
 
     def await_nodes(self, names: set[str], seconds: float = 240) -> None:
         """Wait until just these machines are members."""
         wait_for(lambda: set(self.nodes()) == names, f"the members to be {sorted(names)}", seconds)
 
-    def nodes(self) -> list[str]:
-        """Names of the machines that are members now."""
+    def nodes(self) -> dict[str, str]:
+        """Machines that are members now, by name, with Ray's ids of them."""
         output = self.hosts.head.run(f'python -c "{NODES}"', check=False)
         lines = [line for line in output.splitlines() if line.startswith("NODES ")]
-        names: list[str] = json.loads(lines[-1][6:]) if lines else []
-        return names
+        found: dict[str, str] = json.loads(lines[-1][6:]) if lines else {}
+        names = {host.ip: host.name for host in self.hosts.all}
+        return {names[ip]: node for ip, node in found.items()}
 
     def laptop(self, command: str, timeout: float = 400) -> str:
         """Type a command on the laptop, in the repository, with the package installed."""
@@ -49,12 +81,28 @@ class RayCluster:
     def submit(self, name: str, *options: str) -> "Submitted":
         """Start `ray submit cluster.yaml hpsearch/run.py -- --name NAME ...` and return at once."""
         words = " ".join((f"--name {name}", *options))
-        return self._begin(name, f"ray submit cluster.yaml hpsearch/run.py -- {words}")
+        return self.begin(name, f"ray submit cluster.yaml hpsearch/run.py -- {words}")
 
-    def _begin(self, name: str, command: str) -> "Submitted":
+    def begin(self, name: str, command: str) -> "Submitted":
+        """Start a command on the laptop, typed in a terminal, that searches the run `name`."""
         log = self.hosts.base / f"submit-{name}-{os.urandom(2).hex()}.log"
-        process = self.hosts.laptop.begin(f"cd repository && PATH=~/venv/bin:$PATH; {command}", log)
-        return Submitted(process, log, self.storage / name)
+        argv = self.hosts.laptop.argv(f"cd repository && PATH=~/venv/bin:$PATH; {command}")
+        begun = Submitted(argv, self.hosts.laptop.environment(), log, self.storage / name)
+        self._begun.append(begun)
+        return begun
+
+    def driver_pids(self, name: str) -> list[int]:
+        """Process ids, as the head counts them, of the drivers of a run."""
+        lines = self.hosts.head.run("ps -eo pid=,args=", check=False).splitlines() if self.hosts.head.is_running else []
+        found = (line.split(maxsplit=1) for line in lines if "run.py" in line and f"--name {name}" in line)
+        return [int(pid) for pid, _ in found]
+
+    def _end(self, begun: "Submitted") -> None:
+        if begun.process.poll() is None:
+            for pid in self.driver_pids(begun.run.name):
+                self.hosts.head.run(f"kill -9 {pid}", check=False)
+            begun.process.kill()
+            begun.process.wait(timeout=20)
 
     def _write_file(self, search: dict[str, str]) -> None:
         text = (ROOT / "deploy" / "on_prem.yaml").read_text()
@@ -76,22 +124,33 @@ class RayCluster:
 
 
 class Submitted:
-    """A search under way, seen from outside: its output and its run folder."""
+    """A search under way, started in a terminal of its own and seen from outside: its output and its run folder."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, run: Path) -> None:
-        self.process, self.log, self.run = process, log, run
+    def __init__(self, argv: list[str], environment: dict[str, str], log: Path, run: Path) -> None:
+        self.log, self.run = log, run
+        log.touch()
+        self._terminal, inner = pty.openpty()
+        self.process = subprocess.Popen(
+            argv, cwd="/", stdin=inner, stdout=inner, stderr=inner, env=environment, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(inner)
+        threading.Thread(target=self._copy, daemon=True).start()
+
+    def press_ctrl_c(self) -> None:
+        """Type Ctrl-C in its terminal."""
+        os.write(self._terminal, b"\x03")
 
     @property
     def output(self) -> str:
         """What it has printed so far."""
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace").replace("\r\n", "\n")
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the trials that have ended."""
         if not (self.run / "trials").is_dir():
             return []
-        found: list[dict[str, Any]] = read_trials(RunStorage.open(str(self.run))).to_pylist()
-        return found
+        return rows(read_trials(RunStorage.open(str(self.run))))
 
     def kept_states(self) -> set[str]:
         """Trials that have not ended and whose state is kept."""
@@ -103,12 +162,23 @@ class Submitted:
         wait_for(lambda: len(self.rows()) >= n or self.process.poll() is not None, f"{n} trials to end", seconds)
         assert len(self.rows()) >= n, self.output
 
-    def await_end(self, seconds: float = 700) -> str:
-        """Wait for a good end and return the output."""
+    def await_states(self, n: int, seconds: float = 240) -> None:
+        """Wait until n running trials have kept a state to go on from."""
+        what = f"{n} running trials to keep their states"
+        wait_for(lambda: len(self.kept_states()) >= n or self.process.poll() is not None, what, seconds)
+        assert self.process.poll() is None, self.output
+
+    def await_end(self, seconds: float = 700, code: int = 0) -> str:
+        """Wait for the end, a good one if no other code is expected, and return the output."""
         try:
-            code = self.process.wait(timeout=seconds)
+            found = self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
             raise AssertionError(f"no end after {seconds:.0f} s:\n{self.output}") from None
-        assert code == 0, self.output
+        assert found == code, self.output
         return self.output
+
+    def _copy(self) -> None:
+        with self.log.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # EIO: the last writer has gone
+            while content := os.read(self._terminal, 65536):
+                file.write(content)
+        os.close(self._terminal)
