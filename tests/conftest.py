@@ -1,7 +1,4 @@
-"""Let all tests import shared helpers by plain name, and keep those that own the machine for when they are asked for."""
-
-import sys
-from pathlib import Path
+"""Keep the tests that own the machine for when they are asked for."""
 
 import pytest
 from hypothesis import settings
@@ -9,8 +6,6 @@ from hypothesis import settings
 # on a crowded machine any example may take a second: how long an example takes is no property under test
 settings.register_profile("greenprune", deadline=None)
 settings.load_profile("greenprune")
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,30 +4,19 @@ import dataclasses
 
 import pytest
 import torch
+from small_pass import SMALL
 
-from greenprune_core.config import (
-    BudgetConfig,
-    DataConfig,
-    GateConfig,
-    LossConfig,
-    NetworkConfig,
-    OptimiserConfig,
-    PhaseConfig,
-    TrialConfig,
-)
+from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, PhaseConfig
 from greenprune_core.errors import TrainingError
 from greenprune_core.one_pass import advance, start, train_one_pass
 
 pytestmark = pytest.mark.slow
 
-SMALL = TrialConfig(
-    network=NetworkConfig(name="cifar_resnet8", width=4),
-    data=DataConfig(name="digits", n_train=400),
+HASTY = dataclasses.replace(
+    SMALL,
     budget=BudgetConfig(target=0.5),
+    losses=LossConfig(),
     phases=PhaseConfig(warm_up=0.05, freeze_at=0.6, freeze_latest=0.6, ramp_share=0.2, polar_delay=0.0, polar_ramp=0.0),
-    gates=GateConfig(learning_rate_factor=5.0),
-    optimiser=OptimiserConfig(batch_size=16, learning_rate=0.8),
-    epochs=4,
 )
 
 
@@ -37,7 +26,7 @@ def names(result):
 
 def test_gates_that_no_loss_presses_stay_open_and_the_repair_meets_the_target():
     losses = LossConfig(budget_weight=0.0, dual_step=0.0, polar_weight=0.0)
-    result = train_one_pass(dataclasses.replace(SMALL, losses=losses))
+    result = train_one_pass(dataclasses.replace(HASTY, losses=losses))
     assert "all_open" in names(result)
     assert result.freeze_report.kept <= 0.5
     assert result.freeze_report.n_flipped > 0
@@ -45,7 +34,7 @@ def test_gates_that_no_loss_presses_stay_open_and_the_repair_meets_the_target():
 
 def test_an_order_made_of_noise_ends_the_trial_with_its_reason():
     config = dataclasses.replace(
-        SMALL,
+        HASTY,
         losses=LossConfig(budget_weight=0.0, dual_step=0.0, polar_weight=0.0),
         gates=GateConfig(family="free", noise=0.0, learning_rate_factor=1e-9),
     )
@@ -56,14 +45,14 @@ def test_an_order_made_of_noise_ends_the_trial_with_its_reason():
 def test_gates_driven_shut_together_are_revived():
     losses = LossConfig(budget_weight=3000.0, dual_step=300.0, polar_weight=0.0)
     gates = GateConfig(family="free", learning_rate_factor=50.0)
-    result = train_one_pass(dataclasses.replace(SMALL, losses=losses, gates=gates))
+    result = train_one_pass(dataclasses.replace(HASTY, losses=losses, gates=gates))
     assert {"all_closed", "emptied_layer"} <= names(result)
     assert result.freeze_report.kept_before_repair > 0.3
     assert all(sum(mask) >= 1 for mask in result.masks.values())
 
 
 def test_gates_that_keep_drifting_shut_end_the_trial_with_the_reason():
-    state = advance(start(SMALL), 1)
+    state = advance(start(HASTY), 1)
     state.symptoms = [{"step": step, "name": "all_closed", "detail": "kept 0.1"} for step in range(11)]
     with pytest.raises(TrainingError, match="drift shut together"):
         advance(state, 2)
@@ -72,11 +61,11 @@ def test_gates_that_keep_drifting_shut_end_the_trial_with_the_reason():
 def test_exploding_gates_end_the_trial_with_their_own_reason():
     losses = LossConfig(budget_weight=3000.0, dual_step=300.0, polar_weight=0.0)
     with pytest.raises(TrainingError, match="open probabilities must be finite"):
-        train_one_pass(dataclasses.replace(SMALL, losses=losses))
+        train_one_pass(dataclasses.replace(HASTY, losses=losses))
 
 
 def test_an_emptied_layer_gets_a_gate_back():
-    state = start(SMALL)
+    state = start(HASTY)
     state = advance(state, 1)
     group = next(iter(state.gated.groups))
     place = state.gated.group_slices[group]
@@ -92,7 +81,7 @@ def test_an_emptied_layer_gets_a_gate_back():
 
 
 def test_gates_saturated_on_the_wrong_side_are_brought_back():
-    state = advance(start(SMALL), 2)
+    state = advance(start(HASTY), 2)
     images, _ = next(iter(state.data.plain_batches("train", 64)))
     for group in state.gated.groups:
         _set_logits(state.gated, group, 9.0)  # all wide open, though the budget keeps half
@@ -108,7 +97,7 @@ def test_gates_saturated_on_the_wrong_side_are_brought_back():
 
 
 def test_a_layer_never_empties_at_the_cut():
-    result = train_one_pass(dataclasses.replace(SMALL, budget=BudgetConfig(target=0.22)))
+    result = train_one_pass(dataclasses.replace(HASTY, budget=BudgetConfig(target=0.22)))
     assert all(sum(mask) >= 1 for mask in result.masks.values())
     assert result.freeze_report.kept <= 0.22
 

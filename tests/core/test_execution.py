@@ -4,35 +4,15 @@ import dataclasses
 
 import pytest
 import torch
+from small_pass import SMALL
 
-from greenprune_core.config import (
-    BudgetConfig,
-    DataConfig,
-    ExecutionConfig,
-    GateConfig,
-    LossConfig,
-    NetworkConfig,
-    OptimiserConfig,
-    PhaseConfig,
-    TrialConfig,
-)
+from greenprune_core.config import DataConfig, ExecutionConfig, PhaseConfig
 from greenprune_core.data import ImageData
 from greenprune_core.errors import ConfigError, DataError
 from greenprune_core.one_pass import advance, finished, start, train_one_pass
 from greenprune_core.steps import run_steps
 
 pytestmark = pytest.mark.slow
-
-SMALL = TrialConfig(
-    network=NetworkConfig(name="cifar_resnet8", width=4),
-    data=DataConfig(name="digits", n_train=320),
-    budget=BudgetConfig(target=0.6),
-    losses=LossConfig(polar_weight=2.0),
-    phases=PhaseConfig(warm_up=0.1, freeze_at=0.5, freeze_latest=0.7, polar_delay=0.1),
-    gates=GateConfig(learning_rate_factor=5.0),
-    optimiser=OptimiserConfig(batch_size=16, learning_rate=0.8),
-    epochs=3,
-)
 
 
 @pytest.mark.parametrize(

@@ -4,32 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from small_pass import SMALL
 
-from greenprune_core.config import (
-    BudgetConfig,
-    DataConfig,
-    GateConfig,
-    LossConfig,
-    NetworkConfig,
-    OptimiserConfig,
-    PhaseConfig,
-    TrialConfig,
-)
+from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig
 from greenprune_core.cost import count_cost
 from greenprune_core.errors import ConfigError, TrainingError
 from greenprune_core.one_pass import advance, finished, start, train_one_pass
 from greenprune_core.state import example_images
-
-SMALL = TrialConfig(
-    network=NetworkConfig(name="cifar_resnet8", width=4),
-    data=DataConfig(name="digits", n_train=400),
-    budget=BudgetConfig(target=0.6),
-    losses=LossConfig(polar_weight=2.0),
-    phases=PhaseConfig(warm_up=0.1, freeze_at=0.5, freeze_latest=0.7, polar_delay=0.1),
-    gates=GateConfig(learning_rate_factor=5.0),
-    optimiser=OptimiserConfig(batch_size=16, learning_rate=0.8),
-    epochs=4,
-)
 
 
 def changed(**parts):
