@@ -153,6 +153,14 @@ class Host:
         assert not check or done.returncode == 0, f"{self.name}: {command}\nended with {done.returncode}\n{output}"
         return output
 
+    def begin(self, command: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start a command in a login shell on the host; its output goes to `log`."""
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                self.argv(command), cwd="/", stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                env=self.environment(), start_new_session=True,
+            )  # fmt: skip
+
     @property
     def is_running(self) -> bool:
         """Whether it was booted and has not died since."""
