@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -35,13 +37,15 @@ def run_steps(state: TrainingState, until_step: int) -> None:
 
     Raises:
         TrainingError: a loss term is not finite.
+        torch.OutOfMemoryError: a step needs more memory than the device has, with what to change.
     """
     spent = state.spent.setdefault(state.phase, PhaseSpent())
     while state.step < until_step:
         state.network.train()
         started = time.perf_counter()
         for images, labels in training_batches(state):
-            train_step(state, images, labels)
+            with _memory_explained(state):
+                train_step(state, images, labels)
             spent.n_steps += 1
             spent.n_trained += len(images)
             if state.step >= until_step or state.step % state.steps_per_epoch == 0:
@@ -50,6 +54,19 @@ def run_steps(state: TrainingState, until_step: int) -> None:
         spent.seconds += time.perf_counter() - started
         if state.step % state.steps_per_epoch == 0:
             _close_epoch(state)
+
+
+@contextmanager
+def _memory_explained(state: TrainingState) -> Iterator[None]:
+    """Say what lacked memory and the way out; the type stays torch's, by which callers know to try again alone."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            f"a training step must fit into the memory of {state.device}, but one of phase {state.phase} with "
+            f"batch_size={state.config.optimiser.batch_size} did not; take a smaller batch_size, precision=bfloat16 or "
+            f"fewer trials per GPU ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:

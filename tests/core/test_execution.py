@@ -97,3 +97,13 @@ def test_a_custom_network_is_gated_and_left_as_it_was():
 def test_phases_out_of_order_are_refused_with_their_values():
     with pytest.raises(ConfigError, match=r"warm_up=0\.5, freeze_at=0\.4"):
         PhaseConfig(warm_up=0.5, freeze_at=0.4)
+
+
+def test_a_step_that_does_not_fit_into_memory_says_what_to_make_smaller(monkeypatch):
+    def crowded(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    state = start(SMALL)
+    monkeypatch.setattr("greenprune_core.steps.task_loss", crowded)
+    with pytest.raises(torch.OutOfMemoryError, match=r"phase warm_up with batch_size=16.*smaller.*Tried to allocate 2"):
+        advance(state, 1)

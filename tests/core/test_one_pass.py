@@ -9,7 +9,8 @@ from small_pass import SMALL
 from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig
 from greenprune_core.cost import count_cost
 from greenprune_core.errors import ConfigError, TrainingError
-from greenprune_core.one_pass import advance, finished, start, train_one_pass
+from greenprune_core.losses import task_loss
+from greenprune_core.one_pass import advance, finished, freeze, select, shrink, start, train_one_pass, warm_up
 from greenprune_core.state import example_images
 
 
@@ -142,6 +143,21 @@ def test_a_loss_that_is_not_finite_names_the_term_and_the_step():
     config = changed(optimiser=OptimiserConfig(batch_size=16, learning_rate=1e18))
     with pytest.raises(TrainingError, match=r"the task loss is (nan|inf) at step \d+"):
         train_one_pass(config)
+
+
+def test_the_loss_on_a_fixed_batch_is_the_same_before_and_after_the_cut(monkeypatch):
+    monkeypatch.setattr("greenprune_core.one_pass.reestimate_batch_statistics", lambda *arguments: 0)
+    state = start(SMALL)
+    while state.phase != "shrink":
+        state = {"warm_up": warm_up, "select": select, "freeze": freeze}[state.phase](state, state.n_steps)
+    images, labels = next(iter(state.data.plain_batches("validation", 40)))
+    dense_size = sum(parameter.numel() for parameter in state.network.parameters())
+    state.network.eval()
+    before = task_loss(state.run(images), labels)
+    state = shrink(state, state.n_steps)
+    state.network.eval()
+    assert sum(parameter.numel() for parameter in state.network.parameters()) < dense_size
+    assert task_loss(state.run(images), labels).item() == pytest.approx(before.item(), rel=1e-5)
 
 
 def test_the_cut_keeps_the_momenta_of_what_it_keeps():
