@@ -5,9 +5,8 @@ the last epoch on the test images. What is given the same training cost as ours 
 spent with the same seed.
 """
 
-import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
 from greenprune_core.gates import GatedNetwork
 from greenprune_core.optimisation import build_optimiser, set_learning_rate
 from greenprune_core.schedules import learning_rate_factor
+from greenprune_core.uniform import cut_fresh, nearest_share, uniform_masks
 
 BACKWARD_FACTOR = 3
 """A backward pass counts as two forward passes, here as in greenprune_core.steps."""
@@ -200,30 +200,7 @@ def course_of(optimiser: OptimiserConfig) -> Callable[[float], float]:
 def uniform_share(bench: Bench, target: float) -> tuple[float, float]:
     """Find the share of channels per layer whose MACs come nearest to `target`, and those MACs over the dense ones."""
     gated = bench.gated()
-    cost = ExpectedCost(gated.structure, "macs")
-    shares = sorted({k / size for size in gated.groups.values() for k in range(1, size + 1)})
-    kept = {share: float(cost(_flat(gated, uniform_masks(gated, share)))) / cost.dense for share in shares}
-    best = min(shares, key=lambda share: abs(kept[share] - target))
-    return best, kept[best]
-
-
-def uniform_masks(gated: GatedNetwork, share: float) -> Masks:
-    """Keep the first channels of every group, the same share of each and at least one."""
-    return {name: torch.arange(n) < max(1, round(share * n)) for name, n in gated.groups.items()}
-
-
-def cut_fresh(gated: GatedNetwork, masks: Mapping[str, Tensor], seed: int) -> nn.Module:
-    """Cut to the masks' shape and draw all weights anew, as for a network of that size."""
-    network = copy.deepcopy(extract(gated, masks))
-    torch.manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear | nn.modules.batchnorm._BatchNorm):
-            module.reset_parameters()
-    return network
+    return nearest_share(gated, ExpectedCost(gated.structure, "macs"), target)
 
 
 def _from_scratch(bench: Bench, network: nn.Module, n_steps: int) -> Row:
@@ -249,10 +226,3 @@ def judge(bench: Bench, network: nn.Module, train_macs: float, started: float) -
 
 def _masks(row: Row) -> Masks:
     return {name: torch.tensor(mask, dtype=torch.bool) for name, mask in row["masks"].items()}
-
-
-def _flat(gated: GatedNetwork, masks: Masks) -> Tensor:
-    flat = torch.zeros(gated.n_gates, dtype=torch.float64)
-    for name, mask in masks.items():
-        flat[gated.group_slices[name]] = mask.to(torch.float64)
-    return flat

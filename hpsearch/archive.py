@@ -28,6 +28,8 @@ SCHEMA_VERSION = 1
 """Version of the columns; raised when a column changes its meaning or goes, not when a nullable one comes."""
 
 TRIALS_FOLDER = "trials"
+CONTROLS_FOLDER = "controls"
+"""Rows of dense and uniformly narrower networks, in the same columns; no part of the search."""
 STATES = ("complete", "stopped", "failed")
 
 _VERSION_KEY = b"greenprune.schema_version"
@@ -58,7 +60,7 @@ COLUMNS = (
     Column("seed", pa.int64(), "1", "seed of weights, order, augmentation and noise"),
     Column("params", pa.string(), "json", "the draws of the search space: {name: value}"),
     Column("config", pa.string(), "json", "the resolved TrialConfig"),
-    Column("control", pa.string(), "", "dense or uniform_width for a control trial, null for a searched one"),
+    Column("control", pa.string(), "", "dense or uniform_width for a row of controls/, null for a searched trial"),
     Column("val_accuracy", pa.float64(), "1", "share of the validation images that the cut network gets right"),
     Column("test_accuracy", pa.float64(), "1", "share of the test images that it gets right; never searched on"),
     Column("dense_macs", pa.int64(), "MAC", "multiply-accumulates of one inference of the dense network"),
@@ -69,6 +71,9 @@ COLUMNS = (
     Column("dense_energy_j", pa.float64(), "J", "energy of one inference of the dense network, from the same source"),
     Column("energy_source", pa.string(), "", "model:<profile>, nvml, rapl or time*power"),
     Column("latency_s", pa.float64(), "s", "measured time of one inference; null if not measured"),
+    Column("model_latency_s", pa.float64(), "s", "modelled time of one inference; null if the profile has no timings"),
+    Column("dense_model_latency_s", pa.float64(), "s", "the same of the dense network"),
+    Column("model_latency_source", pa.string(), "", "model:<profile>"),
     Column("train_energy_j", pa.float64(), "J", "energy of the training of this trial"),
     Column("train_energy_source", pa.string(), "", "model:<profile>, nvml, rapl or time*power"),
     Column("train_seconds", pa.float64(), "s", "wall time of the training of this trial"),
@@ -105,13 +110,14 @@ class Trials:
     """Path and reason of every part that could not be read."""
 
 
-def write_trial(storage: RunStorage, row: Mapping[str, Any]) -> None:
+def write_trial(storage: RunStorage, row: Mapping[str, Any], folder: str = TRIALS_FOLDER) -> None:
     """Write one finished trial as its own part; writing the same `trial_id` again replaces the row.
 
     Args:
         storage: the run.
         row: values by column name; absent columns are null. Columns of unit json take plain lists and dictionaries,
             times take aware datetimes or ISO text.
+        folder: of the run, for the part; searched trials and controls lie apart.
 
     Raises:
         ConfigError: a column that the schema does not have, a value that does not fit, or an unknown state.
@@ -120,7 +126,7 @@ def write_trial(storage: RunStorage, row: Mapping[str, Any]) -> None:
     sink = io.BytesIO()
     # one row: compression and dictionaries save 10 % of the bytes and double the time of reading 10,000 parts
     pq.write_table(to_table([row]), sink, compression="none", use_dictionary=False, write_statistics=False)
-    storage.write_bytes(f"{TRIALS_FOLDER}/{trial_id}.parquet", sink.getvalue())
+    storage.write_bytes(f"{folder}/{trial_id}.parquet", sink.getvalue())
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -159,13 +165,13 @@ def read_trials(storage: RunStorage) -> pa.Table:
     return trials.table
 
 
-def read_archive(storage: RunStorage) -> Trials:
-    """Read all finished trials together with the damaged parts.
+def read_archive(storage: RunStorage, folder: str = TRIALS_FOLDER) -> Trials:
+    """Read all finished trials, or those of another folder of the run, together with the damaged parts.
 
     Raises:
         ConfigError: a part was written by a newer version of the columns.
     """
-    paths = [path for path in storage.list(TRIALS_FOLDER) if path.endswith(".parquet")]
+    paths = [path for path in storage.list(folder) if path.endswith(".parquet")]
     with ThreadPoolExecutor(_READERS) as pool:
         parts = list(pool.map(lambda path: _read_part(storage, path), paths))
     tables = [part for part in parts if isinstance(part, pa.Table)]

@@ -14,7 +14,7 @@ import click
 
 from greenprune_core.errors import ConfigError, GreenpruneError
 
-COMMANDS = ("search", "status", "report", "pick", "measure", "calibrate", "compare", "doctor")
+COMMANDS = ("search", "status", "report", "pick", "measure", "controls", "calibrate", "compare", "doctor")
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2

@@ -98,11 +98,12 @@ def _check_comparable(first: SearchRun, run: SearchRun, front: Front) -> None:
     if run.objectives != first.objectives:
         names, others = ([o.name for o in which.objectives] for which in (first, run))
         raise ConfigError(f"compared runs have the same objectives, but got {names} and {others}; compare others")
-    if front.energy_source != first.compared.energy_source:
-        raise ConfigError(
-            "compared runs have energies of the same source, but got "
-            f"{first.compared.energy_source} ({first.name}) and {front.energy_source} ({run.name}); compare others"
-        )
+    for name, source in front.sources.items():
+        if source != first.compared.sources[name]:
+            raise ConfigError(
+                f"compared runs have values of the same source, but their {name} is from "
+                f"{first.compared.sources[name]} ({first.name}) and from {source} ({run.name}); compare others"
+            )
 
 
 def _bands(fronts: Sequence[Front], second: Objective) -> tuple[Band, ...]:

@@ -1,19 +1,21 @@
 """The front of a run: which trials compare, which of them nothing beats, and which were left out and why."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpsearch.fold import Row, fold_repeats
 from hpsearch.intervals import mean_interval, share_interval
 from hpsearch.objectives import ACCURACY, SECOND, Objective, costs
 from hpsearch.pareto import front_mask
 
-Row = Mapping[str, Any]
+__all__ = ["DEFAULT_OBJECTIVES", "LATENCY", "Front", "Row", "accuracy_interval", "find_front", "is_finite"]
 
 LATENCY = Objective(name="latency", column="latency_s", dense_column=None, unit="s")
-"""Measured only, so no search objective, but something to pick by."""
+"""Measured after the search, so no search objective, but something to pick by."""
 
 DEFAULT_OBJECTIVES = (ACCURACY, SECOND["energy"])
 
@@ -23,57 +25,91 @@ class Front:
     """The trials of a run that nothing beats."""
 
     members: tuple[Row, ...]
-    """Rows on the front, from the cheapest to the dearest in the second objective."""
+    """Rows on the front, from the cheapest to the dearest in the second objective; one for each point."""
     candidates: tuple[Row, ...]
-    """All rows that were compared: complete, finite, of one energy source; searched ones and controls."""
+    """All rows that were compared: complete, finite, of one source each; repeats of a configuration as one."""
+    twins: Mapping[str, tuple[str, ...]]
+    """Member -> ids of further trials with exactly its values."""
     left_out: Mapping[str, int]
     """Complete rows that were not compared: reason -> count."""
     objectives: tuple[Objective, ...]
+    sources: Mapping[str, str | None]
+    """Objective that is modelled or measured -> source of all its values."""
     energy_source: str | None
-    """Source of every energy on this front; None where there is none."""
+    """Source of every energy per inference on this front; None where there is none, or several."""
+
+    def names_of(self, member: Row) -> set[str]:
+        """Return the ids of the trials behind a member: itself, its repeats with other seeds, its equals."""
+        repeats = {str(repeat["trial_id"]) for repeat in member.get("repeats") or [] if repeat.get("trial_id")}
+        return {str(member["trial_id"]), *repeats, *self.twins.get(str(member["trial_id"]), ())}
 
 
 def find_front(rows: Sequence[Row], objectives: Sequence[Objective] = DEFAULT_OBJECTIVES) -> Front:
     """Compare the complete trials of a run.
 
-    Energies of different sources never meet: the commonest source stays (the first of the alphabet on a tie), the
-    others are left out and counted. So are rows with a missing, infinite or NaN objective. Controls (dense, uniform
-    width) are candidates to look at, never members.
+    Values of different sources never meet: the commonest source stays (the first of the alphabet on a tie), the
+    others are left out and counted. So are rows with a missing, infinite or NaN objective. Trials that differ in the
+    seed alone are one candidate, see `fold_repeats`. Controls (dense, uniform width) are no candidates.
     """
     left_out: Counter[str] = Counter()
-    complete = [row for row in rows if row["state"] == "complete"]
     finite = []
-    for row in complete:
-        lacking = next((o.column for o in objectives if not _is_finite(row.get(o.column))), None)
+    for row in rows:
+        if row["state"] != "complete" or row.get("control"):
+            continue
+        lacking = next((o.column for o in objectives if not is_finite(row.get(o.column))), None)
         if lacking is None:
             finite.append(row)
         else:
             left_out[f"{lacking} is missing or not finite"] += 1
-    uses_energy = any(objective.unit == "J" for objective in objectives)
-    source = _commonest_source(finite) if uses_energy else None
-    candidates = [row for row in finite if not uses_energy or row.get("energy_source") == source]
-    for row in finite if uses_energy else ():
-        if row.get("energy_source") != source:
-            left_out[f"its energy is from {row.get('energy_source') or 'an unknown source'}, not from {source}"] += 1
-    searched = [row for row in candidates if not row.get("control")]
-    mask = front_mask([costs(row, objectives) for row in searched])
-    members = [row for row, is_member in zip(searched, mask, strict=True) if is_member]
-    second = objectives[1].column
-    members.sort(key=lambda row: (row[second], row[ACCURACY.column], row["trial_id"]))
-    return Front(tuple(members), tuple(candidates), dict(left_out), tuple(objectives), source)
+    sources: dict[str, str | None] = {}
+    for objective in objectives:
+        if objective.source_column is not None:
+            source = sources[objective.name] = _commonest(finite, objective.source_column)
+            foreign = [row for row in finite if row.get(objective.source_column) != source]
+            finite = [row for row in finite if row.get(objective.source_column) == source]
+            for row in foreign:
+                other = row.get(objective.source_column) or "an unknown source"
+                left_out[f"its {objective.name} is from {other}, not from {source}"] += 1
+    candidates = fold_repeats(finite)
+    members, twins = _one_per_point(candidates, objectives)
+    energies = {row.get("energy_source") for row in candidates}
+    return Front(
+        members=members,
+        candidates=tuple(candidates),
+        twins=twins,
+        left_out=dict(left_out),
+        objectives=tuple(objectives),
+        sources=sources,
+        energy_source=energies.pop() if len(energies) == 1 else None,
+    )
 
 
 def accuracy_interval(row: Row, split: str = "val") -> tuple[float, float] | None:
     """Return the 95 % interval of a row's accuracy: over its repeats where there are, else over its images."""
     column, n_column = (f"{split}_accuracy", "n_validation" if split == "val" else "n_test")
-    repeats = [repeat[column] for repeat in row.get("repeats") or [] if _is_finite(repeat.get(column))]
+    repeats = [repeat[column] for repeat in row.get("repeats") or [] if is_finite(repeat.get(column))]
     return mean_interval(repeats) or share_interval(row.get(column), row.get(n_column))
 
 
-def _commonest_source(rows: Sequence[Row]) -> str | None:
-    counts = Counter(row["energy_source"] for row in rows if row.get("energy_source"))
+def _one_per_point(
+    candidates: Sequence[Row], objectives: Sequence[Objective]
+) -> tuple[tuple[Row, ...], dict[str, tuple[str, ...]]]:
+    """Return what nothing beats, cheapest first, with the first by name where several are equal, and who equals it."""
+    mask = front_mask([costs(row, objectives) for row in candidates])
+    points: dict[tuple[float, ...], list[Row]] = {}
+    for row in sorted(itertools.compress(candidates, mask), key=lambda row: str(row["trial_id"])):
+        points.setdefault(costs(row, objectives), []).append(row)
+    second = objectives[1].column
+    members = sorted((group[0] for group in points.values()), key=lambda row: (row[second], row[ACCURACY.column]))
+    equal = {str(group[0]["trial_id"]): tuple(str(row["trial_id"]) for row in group[1:]) for group in points.values()}
+    return tuple(members), {name: others for name, others in equal.items() if others}
+
+
+def _commonest(rows: Sequence[Row], column: str) -> str | None:
+    counts = Counter(row[column] for row in rows if row.get(column))
     return min(counts, key=lambda source: (-counts[source], source)) if counts else None
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Say whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from greenprune_core.errors import ConfigError, GreenpruneError
-from hpsearch.front import LATENCY, Front, Row, accuracy_interval, find_front
+from hpsearch.fold import each_seed
+from hpsearch.front import LATENCY, Front, Row, accuracy_interval, find_front, is_finite
 from hpsearch.intervals import overlap
 from hpsearch.objectives import ACCURACY, SECOND, Objective
 from hpsearch.pareto import knee as find_knee
@@ -32,7 +33,9 @@ class Axis:
 AXES = {
     "energy": Axis("energy", "energy_j", ENERGY, SECOND["energy"]),
     "macs": Axis("macs", "macs", MACS, SECOND["macs"]),
+    "params": Axis("parameters", "params_kept", MACS, SECOND["params"]),
     "latency": Axis("latency", "latency_s", TIME, LATENCY),
+    "modelled latency": Axis("modelled latency", "model_latency_s", TIME, SECOND["latency"]),
     "accuracy": Axis("accuracy", "val_accuracy", ACCURACY_UNIT, ACCURACY),
 }
 
@@ -122,30 +125,33 @@ def pick(
     min_accuracy: float | None = None,
     knee: bool = False,
     trial: str | None = None,
+    cost: str = "energy",
 ) -> Pick:
     """Choose one sub-network.
 
-    With a ceiling: the most accurate that keeps all limits. With the floor alone: the cheapest in energy that keeps
-    it. `knee`: the knee of the front of accuracy against energy. `trial`: that one. Controls are never picked by limit.
+    With a ceiling: the most accurate that keeps all limits. With the floor alone: the cheapest that keeps it. `knee`:
+    the knee of the front. `trial`: that one. Controls are never picked.
 
     Args:
         rows: rows of a run's archive, or its front (whose compared candidates are looked at).
         max_energy_j: ceiling of the energy of one inference.
         max_macs: ceiling of its multiply-accumulates.
-        max_latency_s: ceiling of its measured time.
+        max_latency_s: ceiling of its measured time; of the modelled one, and called so, where nothing was measured.
         min_accuracy: floor of the validation accuracy, in [0, 1].
         knee: take the knee.
         trial: id of a trial.
+        cost: what is weighed against accuracy where no ceiling says so: energy, macs, params or (modelled) latency.
 
     Raises:
         ConfigError: no or contradicting criteria, an unknown trial, nothing to choose from.
         NothingFitsError: no trial keeps the limits.
     """
-    values = {"energy": max_energy_j, "macs": max_macs, "latency": max_latency_s, "accuracy": min_accuracy}
+    time = _time_axis(rows)
+    values = {"energy": max_energy_j, "macs": max_macs, time: max_latency_s, "accuracy": min_accuracy}
     limits = tuple(Limit(AXES[name], value) for name, value in values.items() if value is not None)
     _check_criteria(limits, knee, trial)
     ceilings = [limit.axis for limit in limits if not limit.is_floor]
-    axis = ceilings[0] if ceilings else AXES["energy"]
+    axis = ceilings[0] if ceilings else AXES["modelled latency" if cost == "latency" else cost]
     front = _compare(rows, axis)
     if trial is not None:
         return _describe(_find_trial(front, rows, trial), "trial", front, axis, ())
@@ -154,8 +160,9 @@ def pick(
     if knee:
         index = find_knee([(1 - row["val_accuracy"], row[axis.column]) for row in front.members])
         return _describe(front.members[index], "knee", front, axis, ())
-    searched = [row for row in front.candidates if not row.get("control")]
-    comparable = [row for row in searched if all(row.get(limit.axis.column) is not None for limit in limits)]
+    # a budget is kept by the network that is taken away, not by the mean over its seeds
+    networks = [network for row in front.candidates for network in each_seed(row)]
+    comparable = [row for row in networks if all(is_finite(row.get(limit.axis.column)) for limit in limits)]
     if not comparable:
         raise ConfigError(_nothing_to_pick(front, axis))
     fitting = [row for row in comparable if all(limit.margin(row) >= 0 for limit in limits)]
@@ -184,6 +191,14 @@ def _check_criteria(limits: Sequence[Limit], knee: bool, trial: str | None) -> N
         )
 
 
+def _time_axis(rows: Front | Sequence[Row]) -> str:
+    """Name the latency to pick by: the measured one, or the modelled one where only that is known; never both."""
+    known = rows.candidates if isinstance(rows, Front) else rows
+    is_measured = any(is_finite(row.get("latency_s")) for row in known)
+    is_modelled = any(is_finite(row.get("model_latency_s")) for row in known)
+    return "modelled latency" if is_modelled and not is_measured else "latency"
+
+
 def _compare(rows: Front | Sequence[Row], axis: Axis) -> Front:
     if isinstance(rows, Front):
         rows = rows.candidates
@@ -191,7 +206,9 @@ def _compare(rows: Front | Sequence[Row], axis: Axis) -> Front:
 
 
 def _find_trial(front: Front, rows: Front | Sequence[Row], trial: str) -> Row:
-    known = rows.candidates if isinstance(rows, Front) else rows
+    # a candidate stands for its repeats, with their mean
+    compared = {row["trial_id"]: row for row in front.candidates}
+    known = [compared.get(row["trial_id"], row) for row in (rows.candidates if isinstance(rows, Front) else rows)]
     matches = [row for row in known if row["trial_id"] == trial] or [
         row for row in known if str(row["trial_id"]).startswith(trial)
     ]
@@ -210,12 +227,11 @@ def _find_trial(front: Front, rows: Front | Sequence[Row], trial: str) -> Row:
 
 
 def _describe(row: Row, way: Way, front: Front, axis: Axis, limits: tuple[Limit, ...]) -> Pick:
-    ids = [member["trial_id"] for member in front.members]
-    is_on_front = row["trial_id"] in ids
-    if is_on_front:
-        place = ids.index(row["trial_id"])
+    place = next((i for i, member in enumerate(front.members) if row["trial_id"] in front.names_of(member)), None)
+    is_on_front = place is not None
+    if place is not None:
         below, above = front.members[:place], front.members[place + 1 :]
-    elif row.get(axis.column) is not None:
+    elif is_finite(row.get(axis.column)) and is_finite(row.get(ACCURACY.column)):
         below = tuple(member for member in front.members if member[axis.column] <= row[axis.column])
         above = front.members[len(below) :]
     else:
@@ -243,7 +259,10 @@ def _excess(row: Row, limits: Sequence[Limit]) -> tuple[float, float]:
 def _nothing_to_pick(front: Front, axis: Axis) -> str:
     left_out = "; ".join(f"{count} left out because {reason}" for reason, count in front.left_out.items())
     if axis.name == "latency":
-        return "picking by latency needs measured trials, but none has a latency; run `hpsearch measure RUN` first"
+        return (
+            "picking by latency needs trials whose time was measured or modelled, but none has a latency; "
+            "run `hpsearch measure RUN` first"
+        )
     return (
         f"picking needs a complete trial with a finite accuracy and {axis.name}, but the run has none"
         f"{f' ({left_out})' if left_out else ''}; let a trial finish first"
@@ -276,7 +295,7 @@ _SHOWN = (
         "params_kept",
         "dense_params",
     ),
-    *("latency_s", "config_hash", "seed"),
+    *("latency_s", "model_latency_s", "model_latency_source", "config_hash", "seed"),
 )
 
 

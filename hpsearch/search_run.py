@@ -84,10 +84,15 @@ class SearchRun:
     @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
         """All finished trials as dictionaries, structured columns read; latencies and joules measured where asked."""
-        rows = archive.rows(self.archive.table)
-        if self.energy == "measured":
-            return with_measured(rows, self.measurements)
-        return with_latency(rows, self.measurements) if self.measurements else rows
+        return self._with_measurements(archive.rows(self.archive.table))
+
+    @functools.cached_property
+    def controls(self) -> list[dict[str, Any]]:
+        """The dense and the uniformly narrower networks that `hpsearch controls` trained, in the columns of `rows`."""
+        found = archive.read_archive(self.storage, archive.CONTROLS_FOLDER)
+        for path, reason in found.damaged:
+            logger.warning("left out the damaged part %s: %s", path, reason)
+        return self._with_measurements(archive.rows(found.table))
 
     @property
     def objectives(self) -> tuple[objectives.Objective, ...]:
@@ -101,9 +106,11 @@ class SearchRun:
 
     @property
     def front(self) -> pa.Table:
-        """The trials that nothing beats, in the columns of `trials`, from the cheapest to the dearest."""
-        places = {trial_id: place for place, trial_id in enumerate(self.trials["trial_id"].to_pylist())}
-        return self.trials.take(pa.array([places[row["trial_id"]] for row in self.compared.members], pa.int64()))
+        """The trials that nothing beats, in the columns of `trials`, from the cheapest to the dearest.
+
+        Where a configuration was run with several seeds, the accuracies are their means.
+        """
+        return archive.to_table(self.compared.members)
 
     def pick(
         self,
@@ -127,7 +134,13 @@ class SearchRun:
             min_accuracy=_number(min_accuracy, units.ACCURACY, "min_accuracy"),
             knee=knee,
             trial=trial,
+            cost=self.objectives[1].name,
         )
+
+    def _with_measurements(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.energy == "measured":
+            return with_measured(rows, self.measurements)
+        return with_latency(rows, self.measurements) if self.measurements else rows
 
     def figure(self) -> "altair.TopLevelMixin":
         """Draw the front; a notebook shows it, and its `save` writes PNG, SVG or HTML."""

@@ -1,16 +1,27 @@
 """One trial: train, cut, verify, count, save. A plain function that knows no ray, to be run and debugged alone."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from greenprune_core.config import TrialConfig
-from greenprune_core.cost import DeviceProfile, Energy, ExpectedCost, estimate_energy, load_profile
+from greenprune_core.cost import (
+    Cost,
+    DeviceProfile,
+    Energy,
+    ExpectedCost,
+    estimate_energy,
+    estimate_latency,
+    load_profile,
+    pricing_profile,
+)
 from greenprune_core.cost.training import TrainingPart, estimate_training_energy, training_macs
+from greenprune_core.data import ImageData
 from greenprune_core.one_pass import OnePassResult, advance, finished, start
 from greenprune_core.state import TrainingState, example_images
 from greenprune_core.subnetwork import save_subnetwork
@@ -38,6 +49,8 @@ class TrialRun:
     Args:
         config: everything that decides the trial.
         folder: where its sub-network is written, made if needed.
+        network: trained instead of the one that `config` names.
+        data: learnt instead of the images that `config` names.
         data_dir: where data sets lie, if not in the usual places.
         device: cpu, cuda, ...
 
@@ -45,11 +58,20 @@ class TrialRun:
         ConfigError: a setting, the data or the network does not fit.
     """
 
-    def __init__(self, config: TrialConfig, folder: Path, *, data_dir: str | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        folder: Path,
+        *,
+        network: nn.Module | None = None,
+        data: ImageData | None = None,
+        data_dir: str | None = None,
+        device: str = "cpu",
+    ) -> None:
         self.config = config
         self.folder = folder
         self.started_at = datetime.now(UTC)
-        self._state = start(config, data_dir=data_dir, device=device)
+        self._state = start(config, network, data, data_dir=data_dir, device=device)
 
     @classmethod
     def restore(
@@ -88,13 +110,23 @@ class TrialRun:
         self._state = advance(self._state, until_epoch)
         return self._report()
 
+    def spent(self) -> dict[str, Any]:
+        """Return what the training has spent so far, in columns of the archive; joules by the model."""
+        return _spent(self._state, pricing_profile(load_profile(self.config.budget.profile)))
+
     def save(self, path: Path) -> None:
         """Write a checkpoint (aside, then renamed)."""
         self._state.save(path)
 
-    def finish(self) -> dict[str, Any]:
-        """Save the sub-network and return the trial's row: the columns of the archive that a trial knows itself."""
+    def finish(self, dense_cost: Cost | None = None) -> dict[str, Any]:
+        """Save the sub-network and return the trial's row: the columns of the archive that a trial knows itself.
+
+        Args:
+            dense_cost: of the network to compare with, where that is not the one that was gated.
+        """
         result = finished(self._state)
+        if dense_cost is not None:
+            result = replace(result, dense_cost=dense_cost)
         row = describe(result, self._state)
         row |= {"started_at": self.started_at, "finished_at": datetime.now(UTC)}
         save_subnetwork(self.folder, result.network, example_images(self._state.data, "cpu"), _card(row, self._state))
@@ -102,7 +134,7 @@ class TrialRun:
 
     def _report(self) -> TrialReport:
         state = self._state
-        profile = load_profile(self.config.budget.profile)
+        profile = pricing_profile(load_profile(self.config.budget.profile))
         if state.cost is not None:
             energy, macs = estimate_energy(state.cost, profile).joules, float(state.cost.macs)
         elif state.pressure is not None:
@@ -143,11 +175,10 @@ def run_trial(
 def describe(result: OnePassResult, state: TrainingState) -> dict[str, Any]:
     """Return the archive's columns for a finished one-pass run, times and trial id left out."""
     config = result.config
-    profile = load_profile(config.budget.profile)
+    device_profile = load_profile(config.budget.profile)
+    profile = pricing_profile(device_profile)
     energy = estimate_energy(result.cost, profile)
     report = result.freeze_report
-    seconds = sum(spent.seconds for spent in result.spent.values())
-    training = _training_energy(result.training_parts.values(), result, profile, seconds)
     return {
         "config_hash": config.config_hash,
         "seed": config.seed,
@@ -163,10 +194,8 @@ def describe(result: OnePassResult, state: TrainingState) -> dict[str, Any]:
         "energy_j": energy.joules,
         "dense_energy_j": estimate_energy(result.dense_cost, profile).joules,
         "energy_source": energy.source,
-        "train_seconds": seconds,
-        "train_macs": result.train_macs,
-        "train_energy_j": training.joules,
-        "train_energy_source": training.source,
+        **_latency(result, device_profile),
+        **_spent(state, profile),
         "epochs": config.epochs,
         "device": device_name(state.device),
         "history": result.history,
@@ -185,10 +214,33 @@ def describe(result: OnePassResult, state: TrainingState) -> dict[str, Any]:
     }
 
 
+def _latency(result: OnePassResult, profile: DeviceProfile) -> dict[str, Any]:
+    """Return the modelled time of a single image, where the profile has timings."""
+    if 1 not in profile.batch_sizes:
+        return {}
+    return {
+        "model_latency_s": estimate_latency(result.cost, profile),
+        "dense_model_latency_s": estimate_latency(result.dense_cost, profile),
+        "model_latency_source": f"model:{profile.name}",
+    }
+
+
+def _spent(state: TrainingState, profile: DeviceProfile) -> dict[str, Any]:
+    parts = state.training_parts().values()
+    seconds = sum(spent.seconds for spent in state.spent.values())
+    energy = _training_energy(parts, state.config, profile, seconds)
+    return {
+        "train_seconds": seconds,
+        "train_macs": training_macs(parts),
+        "train_energy_j": energy.joules,
+        "train_energy_source": energy.source,
+    }
+
+
 def _training_energy(
-    parts: Iterable[TrainingPart], result: OnePassResult, profile: DeviceProfile, seconds: float
+    parts: Iterable[TrainingPart], config: TrialConfig, profile: DeviceProfile, seconds: float
 ) -> Energy:
-    return estimate_training_energy(parts, profile, batch_size=result.config.optimiser.batch_size, seconds=seconds)
+    return estimate_training_energy(parts, profile, batch_size=config.optimiser.batch_size, seconds=seconds)
 
 
 def _phase_cost(result: OnePassResult, profile: DeviceProfile) -> dict[str, dict[str, float]]:
@@ -196,7 +248,7 @@ def _phase_cost(result: OnePassResult, profile: DeviceProfile) -> dict[str, dict
     costs: dict[str, dict[str, float]] = {}
     for phase, spent in result.spent.items():
         part = result.training_parts[phase]
-        joules = _training_energy([part], result, profile, spent.seconds).joules
+        joules = _training_energy([part], result.config, profile, spent.seconds).joules
         costs[phase] = {**asdict(spent), "macs": training_macs([part]), "joules": joules}
     return costs
 

@@ -49,6 +49,9 @@ TIME = Quantity(
 )
 ACCURACY = Quantity("an accuracy", {"": 1.0, "%": 0.01}, ("%",), "0.9 or 90%")
 
+QUANTITIES: Mapping[str, Quantity] = {"J": ENERGY, "MAC": MACS, "s": TIME, "1": MACS}
+"""How to show a cost, by the unit of its objective."""
+
 _PATTERN = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s.]*)\s*")
 
 

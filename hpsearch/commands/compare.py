@@ -10,9 +10,7 @@ import click
 from greenprune_core.errors import ConfigError
 from hpsearch.comparison import Comparison, compare
 from hpsearch.search_run import open_run
-from hpsearch.units import ACCURACY, ENERGY, MACS, Quantity, show
-
-QUANTITIES: dict[str, Quantity] = {"J": ENERGY, "MAC": MACS, "1": MACS}
+from hpsearch.units import ACCURACY, ENERGY, QUANTITIES, show
 
 
 @click.command("compare")

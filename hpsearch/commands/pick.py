@@ -22,7 +22,7 @@ EXIT_NOTHING_FITS = 3
 @click.argument("run")
 @click.option("--max-energy", metavar="ENERGY", help="Ceiling of the energy of one inference, e.g. 1.5mJ, 300uJ.")
 @click.option("--max-macs", metavar="COUNT", help="Ceiling of its multiply-accumulates, e.g. 20M.")
-@click.option("--max-latency", metavar="TIME", help="Ceiling of its measured time, e.g. 2ms.")
+@click.option("--max-latency", metavar="TIME", help="Ceiling of its time, e.g. 2ms: measured, else modelled.")
 @click.option("--min-accuracy", metavar="SHARE", help="Floor of the validation accuracy, e.g. 0.9 or 90%.")
 @click.option("--knee", is_flag=True, help="Take the knee of the front.")
 @click.option("--trial", metavar="ID", help="Take this trial.")
@@ -99,7 +99,10 @@ def _figures(picked: Pick) -> list[tuple[str, str]]:
         ("parameters", _of_dense(row.get("params_kept"), row.get("dense_params"))),
     ]
     if row.get("latency_s") is not None:
-        figures.append(("latency", show(row["latency_s"], TIME)))
+        figures.append(("latency", f"{show(row['latency_s'], TIME)} (measured)"))
+    if row.get("model_latency_s") is not None:
+        source = row["model_latency_source"] or "source unknown"
+        figures.append(("modelled latency", f"{show(row['model_latency_s'], TIME)} ({source})"))
     for limit in picked.limits:
         margin = limit.margin(row)
         word = "above the floor" if limit.is_floor else "under the budget"
@@ -128,7 +131,9 @@ def _table(picked: Pick, row: Any, neighbours: Sequence[tuple[str, Step | None]]
         if step is None:
             lines.append(f"  {label:<15}{'(the end of the front)'}")
             continue
-        change = f"{step.accuracy_change * 100:+.2f} points, {step.cost_change / row[axis.column]:+.1%} {axis.name}"
+        own = row[axis.column]
+        share = f", {step.cost_change / own:+.1%} {axis.name}" if own else ""
+        change = f"{step.accuracy_change * 100:+.2f} points{share}"
         noise = {True: "; within noise: the intervals overlap", False: "; beyond noise", None: ""}[step.is_within_noise]
         accuracy, cost = show(step.row["val_accuracy"], ACCURACY), show(step.row[axis.column], axis.quantity)
         lines.append(f"  {label:<15}{step.row['trial_id']:<18}{accuracy:>10}{cost:>12}  {change}{noise}")

@@ -71,14 +71,14 @@ def _make_card(run: SearchRun, row: Row) -> Card:
     network = _network(row.get("kept_channels"))
     return Card(
         trial_id=row["trial_id"],
-        figures=(*_figures(row), *map(_measured, measured)),
+        figures=(*_figures(row), *_equals(run, row), *map(_measured, measured)),
         network=network,
         network_summary=_network_summary(row.get("kept_channels")),
         histogram=_histogram(row.get("gate_histogram")),
         agreement=_agreement(row),
         curve=_curve(row.get("history")),
         phases=_phases(row.get("phase_cost")),
-        params=tuple((name, _value(value)) for name, value in (row.get("params") or {}).items()),
+        params=tuple((name, _short(value)) for name, value in (row.get("params") or {}).items()),
         config=json.dumps(row["config"], indent=2) if row.get("config") else "",
         reproduce=reproduce_command(run, row),
         export=f"hpsearch pick {shlex.quote(run.storage.location)} --trial {row['trial_id']} --export picked",
@@ -116,6 +116,11 @@ def _figures(row: Row) -> list[tuple[str, str]]:
         ("ran on", f"{row.get('node') or '-'}, {row.get('device') or '-'}, version {row.get('version') or '-'}"),
     ]
     return figures
+
+
+def _equals(run: SearchRun, row: Row) -> list[tuple[str, str]]:
+    twins = run.compared.twins.get(row["trial_id"], ())
+    return [("exactly equal trials", ", ".join(twins[:20]) + (", ..." if len(twins) > 20 else ""))] if twins else []
 
 
 def _measured(found: Mapping[str, Any]) -> tuple[str, str]:
@@ -240,6 +245,11 @@ def _phases(costs: Mapping[str, Mapping[str, Any]] | None) -> tuple[tuple[str, s
 
 def _value(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def _short(value: Any) -> str:
+    """Write a draw for the eye; the command and the configuration have all digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -17,9 +17,12 @@ from hpsearch.report.front_view import Axis
 from hpsearch.report.history import HistoryView
 from hpsearch.report.importance import ImportanceView, Interaction
 
+PALE, BEST = "#eef6f5", "#5cb8b2"
+"""Ends of a colour scale on which dark text reads well, from poor to good."""
 
-def pair_spec(first: Axis, second: Axis | None, fields: tuple[str, str]) -> Spec:
-    """Two objectives of three against each other."""
+
+def pair_spec(first: Axis, second: Axis | None, fields: tuple[str, str], hover: Sequence[Spec]) -> Spec:
+    """Two objectives of three against each other; `hover` is what a point says."""
     y = cost_encoding(second, fields[1]) if second else plain_accuracy_encoding()
     x = cost_encoding(first, fields[0])
     styles = {"trial": {"opacity": 0.35, "size": 26, "color": FAINT}, "front": {"size": 70, "color": ACCENT}}
@@ -28,7 +31,7 @@ def pair_spec(first: Axis, second: Axis | None, fields: tuple[str, str]) -> Spec
         "width": "container",
         "height": 280,
         "data": {"name": "trials"},
-        "layer": [points_layer(kind, x, y, style) for kind, style in styles.items()],
+        "layer": [points_layer(kind, x, y, style, hover) for kind, style in styles.items()],
     }
 
 
@@ -108,7 +111,7 @@ def importance_spec(view: ImportanceView, objectives: Sequence[str]) -> Spec:
         "$schema": SCHEMA,
         "description": "Importance of each searched parameter for each objective (PED-ANOVA)",
         "width": "container",
-        "height": {"step": 12},
+        "height": 13 * len(view.parameters) * len(objectives),
         "data": {"name": "importance"},
         "mark": {"type": "bar", "tooltip": True, "cornerRadiusEnd": 2},
         "encoding": {
@@ -126,19 +129,19 @@ def importance_spec(view: ImportanceView, objectives: Sequence[str]) -> Spec:
 
 
 def slice_spec(parameter: str, *, is_numeric: bool, is_logarithmic: bool, axis: Axis) -> Spec:
-    """Validation accuracy over the draws of one parameter, coloured by the second objective."""
+    """Validation accuracy over the draws of one parameter, coloured by the second objective: teal is cheap."""
     field = f"params['{parameter}']" if _is_plain(parameter) else f"params[{parameter!r}]"
     x: Spec = {"field": field, "type": "quantitative" if is_numeric else "nominal", "title": parameter}
     if is_numeric:
         x["scale"] = {"type": "log"} if is_logarithmic else {"zero": False}
-        x["axis"] = {"tickCount": 4, "format": "~g"}
+        x["axis"] = {"tickCount": 4, "labelExpr": "format(datum.value, '.3~g')", "grid": not is_logarithmic}
     else:
         x["axis"] = {"labelAngle": 0, "labelLimit": 80}
     colour = {
         "field": "cost",
         "type": "quantitative",
         "title": axis.name,
-        "scale": {"type": "log", "scheme": "viridis", "reverse": True},
+        "scale": {"type": "log", "range": [ACCENT, SERIES_COLOURS[1]], "interpolate": "lab"},
         "legend": None,
     }
     return {
@@ -148,7 +151,7 @@ def slice_spec(parameter: str, *, is_numeric: bool, is_logarithmic: bool, axis: 
         "height": 150,
         "data": {"name": "trials"},
         "transform": [{"filter": f"(datum.kind == 'trial' || datum.kind == 'front') && isValid(datum.{field})"}],
-        "mark": {"type": "point", "filled": True, "size": 18, "opacity": 0.6},
+        "mark": {"type": "point", "filled": True, "size": 28, "opacity": 0.75},
         "encoding": {"x": x, "y": plain_accuracy_encoding(title="accuracy"), "color": colour},
     }
 
@@ -161,9 +164,11 @@ def interaction_spec(interaction: Interaction, unit: str) -> Spec:
     label = (
         "format(datum.mean, '.1%')" if interaction.objective == "accuracy" else f"format(datum.mean, '.2~s') + '{unit}'"
     )
-    x = {"field": "first", "type": "ordinal", "sort": firsts, "title": interaction.first, "axis": {"labelAngle": 0}}
+    axis = {"labelAngle": 0, "labelFontSize": 10, "labelOverlap": False, "labelLimit": 90}
+    x = {"field": "first", "type": "ordinal", "sort": firsts, "title": interaction.first, "axis": axis}
     y = {"field": "second", "type": "ordinal", "sort": seconds, "title": interaction.second}
-    scheme = {"scheme": "tealblues", "reverse": interaction.objective != "accuracy"}
+    best_first = interaction.objective != "accuracy"
+    scheme = {"range": [BEST, PALE] if best_first else [PALE, BEST]}
     values = [vars(cell) for cell in interaction.cells]
     colour = {"field": "mean", "type": "quantitative", "scale": scheme, "legend": None}
     return {

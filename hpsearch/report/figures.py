@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.comparison import Comparison
 from hpsearch.report.front_view import Axis, FrontView, Point
+from hpsearch.units import ACCURACY, QUANTITIES, show
 
 if TYPE_CHECKING:
     import altair
@@ -24,6 +25,11 @@ WARM = "#d1495b"
 CONTROL = "#b8860b"
 SERIES_COLOURS = (ACCENT, "#ec9a29", "#7768ae", "#3f88c5", "#a23b72", "#6a994e")
 
+CROWD = 200
+"""Points from which on single ones give way to their mass."""
+
+_RIM = {"stroke": "white", "strokeWidth": 1}
+
 UNIT_LABELS = {"J": "J", "MAC": "", "s": "s", "1": ""}
 
 
@@ -35,14 +41,15 @@ def front_spec(view: FrontView, *, is_live: bool = True) -> Spec:
         is_live: with the page's parameters (budget lines, hidden trials, zoom); without them for PNG and SVG.
     """
     x, y = cost_encoding(view.axis), _accuracy_encoding(view, is_live)
+    hover, is_crowded = tooltip(view.axis, view.third_axis), len(view.points) > CROWD
     layers = [
-        points_layer("trial", x, y, {"opacity": 0.35, "size": 26, "color": FAINT}),
-        _ends_layer("stopped", x, y, is_live, {"shape": "triangle-down", "color": FAINT}),
-        _ends_layer("failed", x, y, is_live, {"shape": "cross", "color": WARM}),
+        points_layer("trial", x, y, {"opacity": 0.35 if is_crowded else 0.6, "size": 26, "color": FAINT}, hover),
+        _ends_layer("stopped", x, y, is_live, {"shape": "triangle-down", "color": FAINT}, hover),
+        _ends_layer("failed", x, y, is_live, {"shape": "cross", "color": WARM}, hover),
         _line_layer(x, y),
         _interval_layer(x, y),
-        points_layer("front", x, y, {"opacity": 1, "size": 80, "color": ACCENT, "stroke": "white", "strokeWidth": 1}),
-        _control_layer(x, y),
+        points_layer("front", x, y, {"opacity": 1, "size": 80, "color": ACCENT, **_RIM}, hover),
+        _control_layer(x, y, hover),
     ]
     if view.axis.dense is not None:
         layers += _dense_layers(view.axis, x)
@@ -63,7 +70,10 @@ def front_spec(view: FrontView, *, is_live: bool = True) -> Spec:
             {"name": "zoomed", "value": True},
         ]
     else:
-        spec["datasets"] = {"trials": point_values(view.points)}
+        spec["datasets"] = {"trials": point_values(view)}
+        if any(point.kind == "control" for point in view.points):
+            note = "diamonds: dense network and uniformly narrower ones, with their share of the channels"
+            spec["title"] = {"text": note, "fontSize": 11, "fontWeight": "normal", "color": CONTROL, "anchor": "end"}
         spec["config"] = {"background": "white", "view": {"stroke": None}, "axis": {"gridOpacity": 0.4}}
     return spec
 
@@ -76,21 +86,41 @@ def draw_front(view: FrontView) -> "altair.TopLevelMixin":
     return chart
 
 
-def point_values(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return points as the rows that the pictures read."""
-    return [
-        {
-            "id": point.trial_id,
-            "kind": point.kind,
-            "label": point.label,
-            "accuracy": point.accuracy,
-            "cost": point.cost,
-            **({"on_line": True} if point.is_on_line else {}),
-            **({"third": point.third} if point.third is not None else {}),
-            **({"low": point.low, "high": point.high} if point.low is not None else {}),
-        }
-        for point in points
-    ]
+def point_values(view: FrontView) -> list[dict[str, Any]]:
+    """Return points as the rows that the pictures read; texts carry their units."""
+    return [_point_value(point, view) for point in view.points]
+
+
+def _point_value(point: Point, view: FrontView) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "id": point.trial_id,
+        "kind": point.kind,
+        "label": point.label,
+        "accuracy": point.accuracy,
+        "cost": point.cost,
+        "shown_accuracy": show(point.accuracy, ACCURACY),
+        "shown_cost": show(point.cost, QUANTITIES[view.axis.unit]),
+    }
+    if point.is_on_line:
+        value["on_line"] = True
+    if point.third is not None and view.third_axis is not None:
+        value |= {"third": point.third, "shown_third": show(point.third, QUANTITIES[view.third_axis.unit])}
+    if point.low is not None and point.high is not None:
+        value |= {"low": point.low, "high": point.high}
+        value["shown_accuracy"] += f", 95 % {point.low:.1%} to {point.high:.1%} over {point.n_repeats} seeds"
+    if point.tag is not None:
+        value["tag"] = point.tag
+    if point.kind in ("front", "control"):
+        value["spoken"] = f"{point.label}: {value['shown_accuracy']}, {view.axis.name} {value['shown_cost']}"
+    return value
+
+
+def tooltip(axis: Axis, third: Axis | None) -> list[Spec]:
+    """Say on hovering over a point which trial it is, and its objectives with their units."""
+    fields = [("label", "trial"), ("kind", "kind"), ("shown_accuracy", "accuracy"), ("shown_cost", axis.name)]
+    if third is not None:
+        fields.append(("shown_third", third.name))
+    return [{"field": field, "title": title, "type": "nominal"} for field, title in fields]
 
 
 def comparison_spec(found: Comparison) -> Spec:
@@ -124,29 +154,31 @@ def comparison_spec(found: Comparison) -> Spec:
     }
 
 
-def points_layer(kind: str, x: Spec, y: Spec, style: Mapping[str, Any]) -> Spec:
+def points_layer(kind: str, x: Spec, y: Spec, style: Mapping[str, Any], hover: Sequence[Spec]) -> Spec:
     """Points of one kind, with a tooltip and a name for screen readers."""
     return {
         "name": f"{kind}_points",
         "transform": [{"filter": f"datum.kind == '{kind}'"}],
         "mark": {"type": "point", "filled": True, "clip": True, "cursor": "pointer", "aria": kind == "front", **style},
-        "encoding": {"x": x, "y": y, "tooltip": _tooltip(x, y), "description": {"field": "label"}},
+        "encoding": {"x": x, "y": y, "tooltip": hover, "description": {"field": "spoken"}},
     }
 
 
-def _ends_layer(kind: str, x: Spec, y: Spec, is_live: bool, style: Mapping[str, Any]) -> Spec:
-    layer = points_layer(kind, x, y, {"size": 40, "filled": False, **style})
+def _ends_layer(kind: str, x: Spec, y: Spec, is_live: bool, style: Mapping[str, Any], hover: Sequence[Spec]) -> Spec:
+    layer = points_layer(kind, x, y, {"size": 40, "filled": False, **style}, hover)
     shown = f"show_{kind}" if is_live else "false"
     layer["transform"] = [{"filter": f"datum.kind == '{kind}' && {shown}"}]
     return layer
 
 
-def _control_layer(x: Spec, y: Spec) -> Spec:
-    layer = points_layer("control", x, y, {"shape": "diamond", "size": 110, "color": CONTROL, "aria": True})
-    label = {"type": "text", "align": "right", "dx": -10, "color": CONTROL, "clip": True, "aria": False}
+def _control_layer(x: Spec, y: Spec, hover: Sequence[Spec]) -> Spec:
+    layer = points_layer(
+        "control", x, y, {"shape": "diamond", "size": 110, "color": CONTROL, "opacity": 1, "aria": True}, hover
+    )
+    label = {"type": "text", "dy": 15, "color": CONTROL, "aria": False}
     return {
         "transform": layer.pop("transform"),
-        "layer": [layer, {"mark": label, "encoding": {"x": x, "y": y, "text": {"field": "label"}}}],
+        "layer": [layer, {"mark": label, "encoding": {"x": x, "y": y, "text": {"field": "tag"}}}],
     }
 
 
@@ -203,16 +235,6 @@ def _budget_layers(x: Spec, y: Spec) -> list[Spec]:
         handle = {"type": "rule", "color": WARM, "strokeWidth": 16, "opacity": 0.01, "cursor": cursor, "aria": False}
         layers += [{**shared, "mark": line}, {**shared, "name": f"{name}_handle", "mark": handle}]
     return layers
-
-
-def _tooltip(x: Spec, y: Spec) -> list[Spec]:
-    fields = [
-        {"field": "label", "title": "trial"},
-        {"field": "kind", "title": "kind"},
-        {"field": "accuracy", "title": "accuracy", "format": ".2%"},
-        {"field": "cost", "title": "cost", "format": ".3~s"},
-    ]
-    return fields if "third" not in (x["field"], y["field"]) else [*fields, {"field": "third", "format": ".3~s"}]
 
 
 def cost_encoding(axis: Axis, field: str = "cost") -> Spec:

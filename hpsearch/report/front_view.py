@@ -2,20 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpsearch.front import Row, accuracy_interval, find_front
+from hpsearch.front import Front, Row, accuracy_interval, find_front
 from hpsearch.objectives import ACCURACY, Objective
 from hpsearch.pareto import knee
+from hpsearch.report.control_view import control_label, control_tag, placed_controls
 from hpsearch.search_run import SearchRun
 from hpsearch.units import ACCURACY as ACCURACY_UNIT
-from hpsearch.units import ENERGY, MACS, TIME, Quantity, show
-
-QUANTITIES: Mapping[str, Quantity] = {"J": ENERGY, "MAC": MACS, "s": TIME, "1": MACS}
-"""How to show a value, by the unit of its objective."""
-
-CONTROL_LABELS = {"dense": "dense network", "uniform_width": "uniformly narrower network"}
+from hpsearch.units import ENERGY, MACS, QUANTITIES, TIME, show
 
 
 @dataclass(frozen=True)
@@ -27,6 +22,8 @@ class Point:
     """front, trial, stopped, failed or control."""
     label: str
     """What a person calls it: the trial's id, or the control's name."""
+    tag: str | None
+    """Share of the channels of a narrower control; None for the others."""
     accuracy: float
     """Validation accuracy in [0, 1]."""
     cost: float
@@ -38,6 +35,8 @@ class Point:
     low: float | None
     """Ends of the interval over repeats; None without repeats."""
     high: float | None
+    n_repeats: int
+    """Seeds behind the accuracy."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ class FrontView:
     n_by_state: tuple[tuple[str, int], ...]
     n_not_placed: int
     """Stopped and failed trials without coordinates."""
+    n_controls_left_out: int
+    """Controls without finite figures, or with energies of another source."""
 
 
 def front_view(run: SearchRun) -> FrontView:
@@ -74,12 +75,14 @@ def front_view(run: SearchRun) -> FrontView:
     on_line = {row["trial_id"] for row in find_front(front.candidates, run.objectives[:2]).members}
     points, n_not_placed = [], 0
     for row in front.candidates:
-        kind = "control" if row.get("control") else "front" if row["trial_id"] in member_ids else "trial"
+        kind = "front" if row["trial_id"] in member_ids else "trial"
         points.append(_point(row, kind, run.objectives, row["trial_id"] in on_line))
+    controls = placed_controls(run)
+    points += [_point(row, "control", run.objectives) for row in controls]
     for row in run.rows:
         if row["state"] == "complete":
             continue
-        if _is_placed(row, run.objectives) and row.get("energy_source") in (front.energy_source, None):
+        if _is_placed(row, run.objectives) and _is_of_sources(row, front):
             points.append(_point(row, row["state"], run.objectives))
         else:
             n_not_placed += 1
@@ -96,6 +99,7 @@ def front_view(run: SearchRun) -> FrontView:
         left_out=tuple(sorted(front.left_out.items())),
         n_by_state=tuple((state, states[state]) for state in ("complete", "stopped", "failed")),
         n_not_placed=n_not_placed,
+        n_controls_left_out=len(run.controls) - sum(len(row.get("repeats") or [row]) for row in controls),
     )
 
 
@@ -104,6 +108,8 @@ class MemberLine:
     """One line of the front's table, ready to be read."""
 
     trial_id: str
+    twins: tuple[str, ...]
+    """Further trials with exactly its objectives."""
     accuracy: str
     interval: str
     test_accuracy: str
@@ -129,6 +135,7 @@ def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
         lines.append(
             MemberLine(
                 trial_id=row["trial_id"],
+                twins=run.compared.twins.get(row["trial_id"], ()),
                 accuracy=show(row["val_accuracy"], ACCURACY_UNIT),
                 interval=f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "-",
                 test_accuracy=show(row.get("test_accuracy"), ACCURACY_UNIT),
@@ -146,17 +153,19 @@ def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
 
 def _point(row: Row, kind: str, objectives: tuple[Objective, ...], is_on_line: bool = False) -> Point:
     interval = accuracy_interval(row) if len(row.get("repeats") or []) > 1 else None
-    label = CONTROL_LABELS.get(str(row["control"]), str(row["control"])) if kind == "control" else str(row["trial_id"])
+    label = control_label(row) if kind == "control" else str(row["trial_id"])
     return Point(
         trial_id=row["trial_id"],
         kind=kind,
         label=label,
+        tag=control_tag(row) if kind == "control" else None,
         accuracy=row[ACCURACY.column],
         cost=float(row[objectives[1].column]),
         third=float(row[objectives[2].column]) if len(objectives) > 2 else None,
         is_on_line=is_on_line,
         low=interval[0] if interval else None,
         high=interval[1] if interval else None,
+        n_repeats=len(row.get("repeats") or [row]),
     )
 
 
@@ -165,23 +174,25 @@ def _is_placed(row: Row, objectives: tuple[Objective, ...]) -> bool:
     return all(value is not None and math.isfinite(value) for value in values)
 
 
+def _is_of_sources(row: Row, front: Front) -> bool:
+    """Say whether a row's values come from where the front's do."""
+    columns = [(objective.name, objective.source_column) for objective in front.objectives]
+    return all(row.get(column) in (front.sources[name], None) for name, column in columns if column is not None)
+
+
 def _axis(run: SearchRun, objective: Objective) -> Axis:
+    source = run.compared.sources.get(objective.name) or "source unknown"
     titles = {
-        "energy": f"energy per inference, {run.compared.energy_source or 'source unknown'}",
+        "energy": f"energy per inference, {source}",
         "macs": "multiply-accumulates per inference",
         "params": "parameters",
-        "latency": "latency per inference, measured",
-        "training-energy": f"energy of training, {_training_sources(run)}",
+        "latency": f"latency per inference, {source}",
+        "training-energy": f"energy of training, {source}",
     }
     dense = [row.get(objective.dense_column) for row in run.compared.candidates] if objective.dense_column else []
     known = [float(value) for value in dense if value is not None and math.isfinite(value) and value > 0]
     title = titles.get(objective.name, objective.name)
     return Axis(objective.name, objective.unit, title, max(known) if known else None)
-
-
-def _training_sources(run: SearchRun) -> str:
-    sources = {row["train_energy_source"] for row in run.compared.candidates if row.get("train_energy_source")}
-    return ", ".join(sorted(sources)) or "source unknown"
 
 
 def _with_share(value: int | None, dense: int | None) -> str:

@@ -75,9 +75,9 @@ def hypervolume_share(run: SearchRun) -> float:
 
 
 def _progress(run: SearchRun) -> list[Progress]:
-    compared = {row["trial_id"] for row in run.compared.candidates if not row.get("control")}
-    if not compared:
+    if not run.compared.candidates:
         return []
+    arrivals = _arrivals(run)
     corners = [reference(row, run.objectives) for row in run.compared.candidates]
     tracker = FrontTracker([max(values) for values in zip(*corners, strict=True)])
     box = math.prod(tracker.reference)
@@ -86,10 +86,20 @@ def _progress(run: SearchRun) -> list[Progress]:
     for place, row in enumerate(run.rows, start=1):
         n_epochs += row.get("epochs") or 0
         energy_j += _finite(row.get("train_energy_j"))
-        if row["trial_id"] in compared:
-            tracker.add(costs(row, run.objectives))
+        if row["trial_id"] in arrivals:
+            tracker.add(costs(arrivals[row["trial_id"]], run.objectives))
         steps.append(Progress(place, n_epochs, energy_j, tracker.hypervolume / box))
     return steps
+
+
+def _arrivals(run: SearchRun) -> dict[str, Row]:
+    """Return the trial with whose end each candidate is known: its own, or the last of its repeats."""
+    places = {row["trial_id"]: place for place, row in enumerate(run.rows)}
+    found = {}
+    for row in run.compared.candidates:
+        ids = [repeat["trial_id"] for repeat in row.get("repeats") or [] if repeat.get("trial_id") in places]
+        found[max([row["trial_id"], *ids], key=lambda trial_id: places[trial_id])] = row
+    return found
 
 
 def _busy(rows: Sequence[Row]) -> list[Busy]:

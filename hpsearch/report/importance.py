@@ -81,7 +81,7 @@ class ImportanceView:
 
 def importance_view(run: SearchRun) -> ImportanceView:
     """Weigh the draws of a run's compared trials; empty lists where there are too few of them."""
-    rows = [row for row in run.compared.candidates if row.get("params") and not row.get("control")]
+    rows = [row for row in run.compared.candidates if row.get("params")]
     draws = {name: [row["params"].get(name) for row in rows] for name in _varied([row["params"] for row in rows])}
     if len(rows) < MIN_TRIALS or not draws:
         return ImportanceView(len(rows), True, tuple(draws), (), ())
@@ -227,7 +227,7 @@ def _to_levels(values: Sequence[Any]) -> tuple[NDArray[np.int64], list[str]]:
     edges = np.unique(np.quantile(numbers, [0.0, 1 / 3, 2 / 3, 1.0]))
     levels = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
     used, places = np.unique(levels, return_inverse=True)
-    return places, [f"{_name(edges[i])} to {_name(edges[i + 1])}" for i in used]
+    return places, [f"{_name(edges[i])} – {_name(edges[i + 1])}" for i in used]
 
 
 def _evened(values: Sequence[Any]) -> NDArray[np.float64]:
@@ -252,4 +252,4 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 
 def _name(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

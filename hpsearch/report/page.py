@@ -14,6 +14,7 @@ from hpsearch import units
 from hpsearch.report import charts, figures
 from hpsearch.report.bundle import javascript_bundle
 from hpsearch.report.cards import HEIGHT, WIDTH, make_cards
+from hpsearch.report.control_view import control_lines
 from hpsearch.report.front_view import Axis, FrontView, front_table, front_view
 from hpsearch.report.history import HistoryView, history_view
 from hpsearch.report.importance import ImportanceView, importance_view, is_logarithmic
@@ -45,6 +46,7 @@ def render_page(run: SearchRun, *, carbon_g_per_kwh: float | None = None, reload
         front=front,
         second=run.objectives[1],
         members=front_table(run, front.knee_id),
+        controls=control_lines(run),
         history=history,
         hypervolume=history.progress[-1].hypervolume if history.progress else 0.0,
         importance=importance,
@@ -70,6 +72,7 @@ def render_summary(run: SearchRun) -> str:
         history=history,
         hypervolume=history.progress[-1].hypervolume if history.progress else 0.0,
         members=front_table(run, front.knee_id),
+        controls=control_lines(run),
         spending=spending_view(run),
     )
 
@@ -87,24 +90,34 @@ def _environment(*, is_html: bool = True) -> Environment:
         "macs": lambda value: units.show(value, units.MACS),
         "percent": lambda value: units.show(value, units.ACCURACY),
         "duration": units.show_duration,
-        "kwh": lambda joules: "-" if joules is None else f"{joules / JOULES_PER_KWH:.3g} kWh",
+        "kwh": _kwh,
         "count": lambda value: "-" if value is None else f"{value:,.0f}",
     }
     return environment
 
 
+def _kwh(joules: float | None) -> str:
+    """Write an energy as on a bill; what a bill does not know, in thousandths of a watt-hour."""
+    if joules is None:
+        return "-"
+    kwh = joules / JOULES_PER_KWH
+    return f"{kwh:.3g} kWh" if kwh >= 1e-3 or not kwh else f"{kwh * 1e6:.3g} mWh"
+
+
 def _data(run: SearchRun, front: FrontView, history: HistoryView, importance: ImportanceView) -> dict[str, Any]:
     """Gather what the page's script reads: data once, pictures that refer to it by name."""
-    params = {row["trial_id"]: row.get("params") or {} for row in run.rows}
-    details = {row["trial_id"]: _details(row) for row in run.rows}
-    points = figures.point_values(front.points)
+    rows = [*run.rows, *run.controls]
+    params = {row["trial_id"]: row.get("params") or {} for row in rows}
+    details = {row["trial_id"]: _details(row) for row in rows}
+    points = figures.point_values(front)
     for point in points:
         point |= {"params": params[point["id"]], **details[point["id"]]}
     specs: dict[str, Any] = {"front": figures.front_spec(front)}
     datasets: dict[str, Any] = {"trials": points}
     if front.third_axis is not None:
-        specs["pair_accuracy"] = charts.pair_spec(front.third_axis, None, ("third", "accuracy"))
-        specs["pair_costs"] = charts.pair_spec(front.axis, front.third_axis, ("cost", "third"))
+        hover = figures.tooltip(front.axis, front.third_axis)
+        specs["pair_accuracy"] = charts.pair_spec(front.third_axis, None, ("third", "accuracy"), hover)
+        specs["pair_costs"] = charts.pair_spec(front.axis, front.third_axis, ("cost", "third"), hover)
         specs["parallel"] = charts.parallel_spec([objective.name for objective in run.objectives])
         datasets["parallel"] = _parallel(run)
     if len(history.progress) > 1:
@@ -166,7 +179,8 @@ def _parallel(run: SearchRun) -> list[dict[str, Any]]:
         costs = [objective.cost(row) for row in members]
         low, span = min(costs, default=0.0), (max(costs, default=0.0) - min(costs, default=0.0)) or 1.0
         for rank, (row, cost) in enumerate(zip(members, costs, strict=True)):
-            shown = f"{row[objective.column]:.4g} {objective.unit if objective.unit != '1' else ''}".strip()
+            quantity = units.ACCURACY if objective.is_maximised else units.QUANTITIES[objective.unit]
+            shown = units.show(row[objective.column], quantity)
             place = {"id": row["trial_id"], "axis": objective.name, "place": 1 - (cost - low) / span}
             values.append({**place, "rank": rank, "shown": shown})
     return values

@@ -59,6 +59,7 @@ def spending_view(run: SearchRun, carbon_g_per_kwh: float | None = None) -> Spen
     """
     by_state = [_spent(state, [row for row in run.rows if row["state"] == state]) for state in STATES]
     total = _spent("all", run.rows)
+    counted = _count(run.rows, "train_energy_source")
     sources = {row["train_energy_source"] for row in run.rows if row.get("train_energy_source")}
     # joules of a model and joules of a meter do not pay each other back
     spent_j = total.energy_j if sources == {run.compared.energy_source} else None
@@ -66,7 +67,7 @@ def spending_view(run: SearchRun, carbon_g_per_kwh: float | None = None) -> Spen
     return Spending(
         by_state=tuple(spent for spent in by_state if spent.n_trials),
         total=total,
-        sources=tuple(f"{name} ({count})" for name, count in _count(run.rows, "train_energy_source")),
+        sources=tuple(f"{name} ({count})" if len(sources) > 1 else name for name, count in counted),
         co2e_kg=carbon_kg(total.energy_j, carbon_g_per_kwh) if has_carbon else None,  # type: ignore[arg-type]
         pay_back=tuple(_pay_back(row, spent_j) for row in run.compared.members if _knows_dense(row)),
         nodes=_count(run.rows, "node"),

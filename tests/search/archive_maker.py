@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from greenprune_core.config import TrialConfig
+from greenprune_core.config import LossConfig, TrialConfig
 from hpsearch.archive import SCHEMA_VERSION, to_table, write_trial
 from hpsearch.storage import RunStorage
 
@@ -23,7 +23,8 @@ START = datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.UTC)
 def make_row(number: int, *, accuracy: float | None = 0.9, energy_j: float = 1e-3, **other: Any) -> dict[str, Any]:
     """One complete row; any column can be given."""
     kept = energy_j / DENSE_ENERGY_J
-    config = TrialConfig(epochs=10, seed=number)
+    # another draw and another seed: a trial of its own, no repeat of the one before
+    config = TrialConfig(epochs=10, seed=number, losses=LossConfig(polar_weight=0.3 + number / 1000))
     row: dict[str, Any] = {
         "trial_id": f"t{number:05d}",
         "state": "complete",

@@ -48,7 +48,7 @@ def test_a_run_compared_with_itself_is_a_tie(make):
     ("rows", "settings", "message"),
     [
         ([make_row(1, state="failed")], {}, "has no complete trial"),
-        ([make_row(1, energy_source="nvml")], {}, "energies of the same source"),
+        ([make_row(1, energy_source="nvml")], {}, "values of the same source"),
         ([make_row(1)], {"objective": "macs"}, "the same objectives"),
     ],
 )

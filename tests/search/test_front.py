@@ -47,15 +47,35 @@ def test_a_row_without_a_finite_objective_is_left_out_and_counted(value):
     assert dict(front.left_out) == {"val_accuracy is missing or not finite": 1}
 
 
-def test_controls_are_compared_but_never_members():
+def test_controls_are_not_compared():
     front = find_front([make_row(1, accuracy=0.9), make_row(2, accuracy=0.95, control="dense")])
-    assert ids(front.members) == ["t00001"]
-    assert ids(front.candidates) == ["t00001", "t00002"]
+    assert ids(front.members) == ids(front.candidates) == ["t00001"]
 
 
-def test_equal_trials_are_all_members_and_no_trial_makes_an_empty_front():
-    assert len(find_front([make_row(1), make_row(2)]).members) == 2
+def test_of_equal_trials_one_is_a_member_and_names_the_others():
+    front = find_front([make_row(2), make_row(1), make_row(3), make_row(4, accuracy=0.5, energy_j=1e-4)])
+    assert ids(front.members) == ["t00004", "t00001"]
+    assert front.twins == {"t00001": ("t00002", "t00003")}
+    assert front.names_of(front.members[1]) == {"t00001", "t00002", "t00003"}
+
+
+def test_no_trial_makes_an_empty_front():
     assert find_front([]).members == ()
+
+
+def test_seeds_of_one_configuration_are_one_point_with_their_means_and_an_interval():
+    seeds = [
+        make_row(n, seed=n, accuracy=0.90 + 0.01 * n, energy_j=1e-3 + 1e-5 * n, config_hash="t00000") for n in range(3)
+    ]
+    front = find_front([*seeds, make_row(7, accuracy=0.5, energy_j=1e-4)])
+    (_, folded) = front.members
+    assert len(front.candidates) == 2
+    assert folded["trial_id"] == "t00000"
+    assert folded["val_accuracy"] == pytest.approx(0.91)
+    assert folded["energy_j"] == pytest.approx(1.01e-3)
+    assert [repeat["seed"] for repeat in folded["repeats"]] == [0, 1, 2]
+    assert accuracy_interval(folded) == pytest.approx((0.91 - 4.303 * 0.01 / 3**0.5, 0.91 + 4.303 * 0.01 / 3**0.5))
+    assert front.names_of(folded) == {"t00000", "t00001", "t00002"}
 
 
 def test_with_three_objectives_a_cheap_training_is_enough():

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 from archive_maker import make_row
@@ -114,6 +115,42 @@ def test_only_measured_trials_can_be_picked_by_latency():
 def test_of_no_complete_trial_nothing_can_be_picked():
     with pytest.raises(ConfigError, match="let a trial finish first"):
         pick(ROWS[4:], max_energy_j=1.0)
+
+
+def test_a_budget_holds_for_the_network_of_the_picked_seed_not_for_the_mean():
+    energies = {0: 1.1e-3, 1: 0.9e-3, 2: 1.0e-3}
+    seeds = [
+        make_row(n, seed=n, accuracy=0.9 + n / 100, energy_j=energy, config_hash="t00000")
+        for n, energy in energies.items()
+    ]
+    picked = pick(seeds, max_energy_j=0.95e-3)
+    assert (picked.trial_id, picked.row["energy_j"]) == ("t00001", 0.9e-3)
+    assert picked.row["val_accuracy"] == pytest.approx(0.91)
+    assert picked.is_on_front
+    with pytest.raises(NothingFitsError):
+        pick(seeds, max_energy_j=0.89e-3)
+
+
+def test_an_equal_of_a_member_is_on_the_front_too():
+    rows = [*ROWS, make_row(6, accuracy=0.90, energy_j=1.0e-3, macs=20)]
+    picked = pick(rows, trial="t00006")
+    assert picked.is_on_front
+    assert (picked.cheaper.row["trial_id"], picked.dearer.row["trial_id"]) == ("t00001", "t00003")
+
+
+def test_the_knee_is_that_of_the_cost_that_was_searched_on():
+    rows = [
+        make_row(1, accuracy=0.5, energy_j=1e-3, macs=1),
+        make_row(2, accuracy=0.9, energy_j=1.9e-3, macs=2),
+        make_row(3, accuracy=0.92, energy_j=2e-3, macs=30),
+    ]
+    assert pick(rows, knee=True, cost="macs").trial_id == "t00002"
+    assert pick(rows, knee=True).axis.name == "energy"
+
+
+def test_a_trial_without_figures_can_be_picked_by_name_and_has_no_neighbours():
+    picked = pick([*ROWS, make_row(8, accuracy=math.nan)], trial="t00008")
+    assert (picked.cheaper, picked.dearer, picked.is_on_front) == (None, None, False)
 
 
 def test_controls_are_not_picked():

@@ -12,10 +12,11 @@ import pytest
 from archive_maker import START, make_row, make_rows, make_run
 
 from greenprune_core.errors import ConfigError
+from hpsearch.archive import CONTROLS_FOLDER, write_trial
 from hpsearch.cli import main
 from hpsearch.report import render_page, render_summary, write_report
 from hpsearch.report.cards import make_cards, reproduce_command
-from hpsearch.report.figures import front_spec
+from hpsearch.report.figures import front_spec, point_values
 from hpsearch.report.front_view import front_table, front_view
 from hpsearch.report.history import history_view
 from hpsearch.report.spending import spending_view
@@ -137,11 +138,41 @@ def test_the_source_of_the_energy_is_on_the_axis(open_rows):
 
 def test_controls_are_marked_and_repeats_have_bars(open_rows):
     repeats = [{"seed": n, "val_accuracy": 0.9 + n / 100} for n in range(3)]
-    run = open_rows([make_row(1, repeats=repeats), make_row(2, control="dense", energy_j=2e-3)])
+    run = open_rows([make_row(1, repeats=repeats)])
+    write_trial(run.storage, make_row(2, control="dense", energy_j=2e-3), CONTROLS_FOLDER)
     front, control = sorted(front_view(run).points, key=lambda point: point.kind, reverse=True)
     assert (front.kind, control.kind, control.label) == ("front", "control", "dense network")
     assert front.low < 0.9 < front.high
     assert control.low is None
+
+
+def test_hovering_says_trial_and_objectives_with_their_units(open_rows):
+    repeats = [{"seed": n, "val_accuracy": 0.9 + n / 100} for n in range(3)]
+    run = open_rows([make_row(1, repeats=repeats), make_row(2, accuracy=0.5)], third_objective="training-energy")
+    view = front_view(run)
+    spec = front_spec(view)
+    (front,) = [layer for layer in spec["layer"] if layer.get("name") == "front_points"]
+    fields = [field["field"] for field in front["encoding"]["tooltip"]]
+    values = {point["id"]: point for point in point_values(view)}
+    assert [values["t00002"][field] for field in fields] == ["t00002", "trial", "50.00 %", "1.00 mJ", "52.0 J"]
+    assert values["t00001"]["shown_accuracy"] == "90.00 %, 95 % 88.5% to 93.5% over 3 seeds"
+    assert values["t00001"]["spoken"].startswith("t00001: 90.00 %")
+
+
+def test_of_equal_members_one_line_names_the_others(open_rows):
+    run = open_rows([make_row(n) for n in (1, 2, 3)])
+    (line,) = front_table(run, None)
+    assert (line.trial_id, line.twins) == ("t00001", ("t00002", "t00003"))
+    (card,) = make_cards(run)
+    assert ("exactly equal trials", "t00002, t00003") in card.figures
+    assert "and 2 equal" in render_page(run)
+
+
+def test_the_history_counts_a_repeated_configuration_when_its_last_seed_ends(open_rows):
+    rows = [make_row(n, seed=n, accuracy=0.4 + 0.1 * n, config_hash="t00001") for n in (1, 2)]
+    steps = history_view(open_rows([*rows, make_row(3, accuracy=0.1)])).progress
+    # means: 0.55 right at half the dense network's energy
+    assert [step.hypervolume for step in steps] == pytest.approx([0.0, 0.275, 0.275])
 
 
 def test_with_three_objectives_the_line_joins_only_what_nothing_beats_in_the_picture(open_rows):

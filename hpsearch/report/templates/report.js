@@ -42,7 +42,7 @@
 
   // ---- the front: budget lines, sliders, pick ---------------------------------------------------------------------------
   const limits = { budget: null, floor: null };
-  const range = (values) => [Math.min(...values), Math.max(...values)];
+  const range = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
   const [costLow, costHigh] = searched.length ? range(searched.map((point) => point.cost)) : [1, 2];
   const [accuracyLow, accuracyHigh] = searched.length ? range(searched.map((point) => point.accuracy)) : [0, 1];
   const low = Math.log(costLow * 0.98), span = Math.log(costHigh * 1.02) - low || 1;
@@ -140,7 +140,7 @@
       ["test accuracy", point.test], ["MACs", point.macs], ["epochs", point.epochs], ["reason", point.error],
       ...Object.entries(point.params)];
     const title = document.createElement("h3");
-    title.textContent = `${point.label} (not on the front)`;
+    title.textContent = `${point.label} (${point.kind === "control" ? "control, not searched" : "not on the front"})`;
     const list = document.createElement("dl");
     for (const [name, value] of lines.filter(([, value]) => value !== undefined && value !== null)) {
       const line = document.createElement("div"), term = document.createElement("dt"), text = document.createElement("dd");
