@@ -92,6 +92,18 @@ class SleepingTrial(InstantTrial):
     seconds_per_epoch = float(os.environ.get("SLEEP_S", "0.1"))
 
 
+class NoisyTrial(InstantTrial):
+    """A trial whose accuracy depends on its seed."""
+
+    def _accuracy(self) -> float:
+        return super()._accuracy() - 0.01 * (self.config.seed % 3)
+
+    def finish(self) -> dict[str, Any]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "card.json").write_text(json.dumps({"seed": self.config.seed}))
+        return super().finish()
+
+
 class DoomedTrial(InstantTrial):
     """A trial that raises in its first epoch."""
 

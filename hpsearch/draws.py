@@ -1,15 +1,18 @@
 """What a space draws, asked without a search."""
 
+import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
 from search_spaces import SearchSpace
+from search_spaces.space import N_PROBES
 
 
 def first_config(space: SearchSpace) -> TrialConfig:
@@ -21,8 +24,44 @@ def first_config(space: SearchSpace) -> TrialConfig:
     return space.suggest(study.ask())
 
 
-def draw_distributions(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """Return the distributions that a space would draw these values from.
+def present_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """Return what each parameter of a space is drawn from now; conditional ones show up among random draws."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found: dict[str, BaseDistribution] = {}
+    for _ in range(N_PROBES):
+        trial = study.ask()
+        space.suggest(trial)
+        found.update(trial.distributions)
+    return found
+
+
+def conform(trials: Iterable[FrozenTrial], present: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
+    """Return finished trials as if the present space had drawn them; those outside its ranges are left out.
+
+    A sampler takes a parameter's range from the trials that it knows, the oldest first: without this a resumed search
+    would never draw from the part by which its space was widened.
+    """
+    found = []
+    for trial in trials:
+        now = {name: present.get(name, old) for name, old in trial.distributions.items()}
+        if all(_holds(now[name], value) for name, value in trial.params.items()):
+            changed = copy.copy(trial)
+            changed.distributions = now
+            found.append(changed)
+    return found
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:
+        return False  # a choice that is none any more
+
+
+def draw_distributions(
+    space: SearchSpace, params: Mapping[str, Any], origin: str = "trials from elsewhere"
+) -> dict[str, BaseDistribution]:
+    """Return the distributions that a space would draw these values from; `origin` names where they are from.
 
     Raises:
         ConfigError: the space draws other names, or one of the values is outside its range.
@@ -34,13 +73,11 @@ def draw_distributions(space: SearchSpace, params: Mapping[str, Any]) -> dict[st
             space.suggest(trial)
     except (ValueError, Warning) as error:
         raise ConfigError(
-            f"trials from elsewhere need the names and ranges of the space {space.name!r}, but {error}; "
-            "use a run of the same space"
+            f"{origin} needs the names and ranges of the space {space.name!r}, but {error}; use a run of the same space"
         ) from error
     unknown = sorted(set(params) - set(trial.distributions))
     if unknown:
         raise ConfigError(
-            f"trials from elsewhere need the names of the space {space.name!r}, but got {unknown[0]!r}; "
-            "use a run of the same space"
+            f"{origin} needs the names of the space {space.name!r}, but got {unknown[0]!r}; use a run of the same space"
         )
     return dict(trial.distributions)

@@ -34,7 +34,7 @@ class PlainScheduler(TrialScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Go on, unless the search is to stop."""
-        return str(self.STOP if self._request.is_set else self.CONTINUE)
+        return str(self.STOP if self._request.stops_running else self.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Nothing to do."""

@@ -128,6 +128,14 @@ class DriverLock:
             self._stream = None
 
 
+def study_name(storage: RunStorage) -> str | None:
+    """Return the name of the study that a run's journal holds; None where there is no journal or it is empty."""
+    if not storage.exists(JOURNAL):
+        return None
+    first, _, _ = storage.read_bytes(JOURNAL).partition(b"\n")
+    return next((str(log["study_name"]) for log in _parse(first, str(storage)) if "study_name" in log), None)
+
+
 def _append(path: Path, text: bytes) -> None:
     """Append and synchronise; a write that fails half-way is taken back, so that a retry cannot tear a line."""
     with path.open("ab") as stream:

@@ -10,34 +10,22 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import stdev
 from typing import Any
 
 from hpsearch import archive, checkpoints, objectives
+from hpsearch.feasibility import Constraints, Feasibility
 from hpsearch.objectives import Objective, ObjectiveError
 from hpsearch.pareto import FrontTracker
+from hpsearch.repeated import OTHERS, is_first, mean_row
 from hpsearch.storage import ASIDE_SUFFIX, RunStorage
 from hpsearch.study import SearchStudy, Suggestion
 
 logger = logging.getLogger(__name__)
 
+SPREADS = ("val_accuracy", "test_accuracy", "energy_j")
+"""Columns whose standard deviation over the seeds goes into the trial's attributes, as <column>_std."""
 ATTRIBUTES = ("macs", "energy_source", "node", "train_seconds", "version", "test_accuracy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constraints:
-    """What a sub-network must keep to be feasible."""
-
-    max_energy_j: float | None = None
-    min_accuracy: float | None = None
-
-    def of(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """Return each constraint's violation, met at <= 0, in shares so that they compare."""
-        found = {}
-        if self.max_energy_j is not None:
-            found["max_energy"] = float(row["energy_j"]) / self.max_energy_j - 1.0
-        if self.min_accuracy is not None:
-            found["min_accuracy"] = self.min_accuracy - float(row["val_accuracy"])
-        return found
 
 
 @dataclass
@@ -59,10 +47,11 @@ class Ledger:
         self._suggestions: dict[str, Suggestion] = {}
         self._points: list[tuple[float, ...]] = []
         self._finished: set[str] = set()
+        self.feasibility = Feasibility(self.constraints)
 
     @property
     def n_finished(self) -> int:
-        """Trials with a row."""
+        """Trials with a row; one that was repeated with other seeds counts once."""
         return self.counts.total()
 
     def suggest(self) -> Suggestion | None:
@@ -73,15 +62,25 @@ class Ledger:
         return suggestion
 
     def finish(self, trial_id: str, row: Mapping[str, Any]) -> str:
-        """Book a trial that came to its end; return its state: complete, or failed where no result is finite."""
-        full = {**self._identity(trial_id), **row, "trial_id": trial_id, "state": "complete"}
+        """Book a trial that came to its end; return its state: complete, or failed where no result is finite.
+
+        A row with the rows of other seeds in it becomes as many rows. The first seed's is written last: where it is,
+        all are.
+        """
+        first, others = dict(row), row.get(OTHERS) or []
+        first.pop(OTHERS, None)
+        identity = self._identity(trial_id)
+        full = {**identity, **first, "trial_id": trial_id, "state": "complete"}
+        rows = [full, *({**identity, **other, "state": "complete"} for other in others)]
         try:
-            values = [objective.value(full) for objective in self.objectives]
+            for each in rows:
+                self._values([each])
         except ObjectiveError as error:
-            return self.fail(trial_id, str(error), row)
-        archive.write_trial(self.storage, full)
-        self._tell_complete(trial_id, full, values)
-        self._count("complete", full)
+            return self.fail(trial_id, str(error), first)
+        for each in reversed(rows):
+            archive.write_trial(self.storage, each)
+        self._tell_complete(trial_id, rows)
+        self._count("complete", rows)
         self._forget(trial_id)
         return "complete"
 
@@ -90,7 +89,7 @@ class Ledger:
         full = {**self._identity(trial_id), **row, "trial_id": trial_id, "state": "stopped", "error": reason}
         archive.write_trial(self.storage, full)
         self.study.tell_stopped(trial_id, attributes={"reason": reason})
-        self._count("stopped", full)
+        self._count("stopped", [full])
         self._forget(trial_id)
 
     def fail(self, trial_id: str, reason: str, row: Mapping[str, Any] | None = None) -> str:
@@ -100,7 +99,7 @@ class Ledger:
         full.setdefault("finished_at", _now())
         archive.write_trial(self.storage, full)
         self.study.tell_failed(trial_id, reason)
-        self._count("failed", full)
+        self._count("failed", [full])
         self._forget(trial_id)
         return "failed"
 
@@ -116,16 +115,16 @@ class Ledger:
 
     def reconcile(self) -> int:
         """Bring rows and study to one state after a kill, and return how many trials are taken up again."""
-        rows = {row["trial_id"]: row for row in archive.rows(archive.read_trials(self.storage))}
+        rows = by_configuration(archive.rows(archive.read_trials(self.storage)))
         for trial_id in self.study.adopt_running():
             if trial_id not in rows:
                 self.interrupt(trial_id)
             else:
                 self._tell_again(trial_id, rows[trial_id])
-        for trial_id, row in rows.items():
+        for trial_id, group in rows.items():
             if not self.study.is_known(trial_id):
-                self._enter(trial_id, row)
-            self._count(row["state"], row)
+                self._enter(trial_id, group)
+            self._count(group[0]["state"], group)
         self._finished = set(rows)
         self.sweep()
         return self.study.requeue_interrupted()
@@ -140,27 +139,33 @@ class Ledger:
                 for half in self.storage.local.glob(f"{folder}/.*{ASIDE_SUFFIX}".lstrip("/")):
                     half.unlink(missing_ok=True)
 
-    def _tell_again(self, trial_id: str, row: dict[str, Any]) -> None:
+    def _tell_again(self, trial_id: str, rows: Sequence[dict[str, Any]]) -> None:
+        row = rows[0]
         if row["state"] == "complete":
-            self._tell_complete(trial_id, row, [objective.value(row) for objective in self.objectives])
+            self._tell_complete(trial_id, rows)
         elif row["state"] == "stopped":
             self.study.tell_stopped(trial_id, attributes={"reason": row["error"]})
         else:
             self.study.tell_failed(trial_id, row["error"] or "unknown")
 
-    def learn(self, row: Mapping[str, Any]) -> None:
-        """Let the sampler know a complete trial of another run; it is no trial of this one."""
-        values = [objective.value(row) for objective in self.objectives]
-        self.study.add_row(row["params"] or {}, values, config_hash=None, attributes=_attributes(row))
+    def learn(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Let the sampler know a complete trial of another run, all its seeds; it is no trial of this one."""
+        self.study.add_row(rows[0]["params"] or {}, self._values(rows), config_hash=None, attributes=_attributes(rows))
 
-    def _enter(self, trial_id: str, row: dict[str, Any]) -> None:
-        """Enter a row that the study never heard of: its journal is older than the row."""
-        if row["state"] == "complete":
-            values = [objective.value(row) for objective in self.objectives]
-            self.study.add_row(row["params"] or {}, values, config_hash=trial_id, attributes=_attributes(row))
+    def _enter(self, trial_id: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Enter a trial that the study never heard of: its journal is older than the row."""
+        if rows[0]["state"] == "complete":
+            params = rows[0]["params"] or {}
+            self.study.add_row(params, self._values(rows), config_hash=trial_id, attributes=_attributes(rows))
 
-    def _tell_complete(self, trial_id: str, row: Mapping[str, Any], values: list[float]) -> None:
-        self.study.tell_complete(trial_id, values, attributes=_attributes(row), constraints=self.constraints.of(row))
+    def _tell_complete(self, trial_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        constraints = self.constraints.of(mean_row(rows))
+        self.study.tell_complete(trial_id, self._values(rows), attributes=_attributes(rows), constraints=constraints)
+
+    def _values(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Return what the sampler is told: the means over the seeds."""
+        mean = mean_row(rows)
+        return [objective.value(mean) for objective in self.objectives]
 
     def _identity(self, trial_id: str) -> dict[str, Any]:
         suggestion = self._suggestions[trial_id]
@@ -172,13 +177,15 @@ class Ledger:
             "version": self.version,
         }
 
-    def _count(self, state: str, row: Mapping[str, Any]) -> None:
+    def _count(self, state: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self.counts[state] += 1
-        self.energy_j += row.get("train_energy_j") or 0.0
+        self.energy_j += sum(row.get("train_energy_j") or 0.0 for row in rows)
         if state == "failed":
-            self.reasons[str(row.get("error") or "unknown").splitlines()[0]] += 1
+            self.reasons[str(rows[0].get("error") or "unknown").splitlines()[0]] += 1
         if state == "complete":
-            self._track(row)
+            mean = mean_row(rows)
+            self.feasibility.take(mean)
+            self._track(mean)
 
     def _track(self, row: Mapping[str, Any]) -> None:
         point = objectives.costs(row, self.objectives)
@@ -212,8 +219,29 @@ _KEPT_OF_FAILED = (
 )
 
 
-def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ATTRIBUTES if row.get(name) is not None}
+def by_configuration(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Group rows by the trial that wrote them: its own row first, then those of its other seeds, by seed.
+
+    Rows of other seeds whose first is not there are left out: the trial was killed before its books were closed, and
+    writes them again.
+    """
+    found = {row["trial_id"]: [row] for row in rows if is_first(row)}
+    for row in sorted((row for row in rows if not is_first(row)), key=lambda row: row["seed"] or 0):
+        if row["config_hash"] in found:
+            found[row["config_hash"]].append(row)
+    return found
+
+
+def _attributes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    mean = mean_row(rows)
+    found = {name: mean[name] for name in ATTRIBUTES if mean.get(name) is not None}
+    if len(rows) > 1:
+        found["n_seeds"] = len(rows)
+        for name in SPREADS:
+            values = [row.get(name) for row in rows]
+            if None not in values:
+                found[f"{name}_std"] = stdev(values)  # type: ignore[type-var]
+    return found
 
 
 def _now() -> datetime.datetime:

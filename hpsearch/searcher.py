@@ -15,6 +15,7 @@ from greenprune_core.errors import GreenpruneError
 from hpsearch.ledger import Ledger
 from hpsearch.stopping import StopRequest
 from hpsearch.study import Suggestion
+from hpsearch.training_energy import COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -130,4 +131,5 @@ class LedgerSearcher(Searcher):
 
 def _spent(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the last report of an unfinished trial tells about it, in columns of the archive."""
-    return {name: result[name] for name in ("node", "started_at", "finished_at", "epochs") if name in result}
+    names = ("node", "started_at", "finished_at", "epochs", *COLUMNS)
+    return {name: result[name] for name in names if name in result}

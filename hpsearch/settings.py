@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from greenprune_core.errors import ConfigError
 from greenprune_core.typed_values import parse_value
 from hpsearch import units
+from hpsearch.training_energy import check_meter
 
 PREFIX = "HPSEARCH_"
 
@@ -23,8 +24,10 @@ RUNNER = "hpsearch.trial:TrialRun"
 """What a worker runs, as module:attribute; benchmarks put a tabulated trial in its place."""
 
 Sampler = Literal["tpe", "nsga2", "nsga3", "gp", "random"]
-Second = Literal["energy", "macs", "params"]
+Second = Literal["energy", "macs", "params", "latency"]
 Third = Literal["training-energy"]
+TrainingMeterName = Literal["auto", "nvml", "rapl", "none"]
+AtBudget = Literal["stop", "finish"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _UNITS = {
@@ -47,6 +50,13 @@ class SearchSettings:
     trials: Annotated[int, "Number of finished trials that the run is to have, >= 1."] = 32
     time_budget: Annotated[str | None, "Stop after this time, e.g. 2h, 90min; running trials keep a checkpoint."] = None
     energy_budget: Annotated[str | None, "Stop when training has spent this energy, e.g. 3kWh, 500kJ."] = None
+    at_budget: Annotated[
+        AtBudget, "Running trials, when a budget is used up: stop (keeping a checkpoint) or finish."
+    ] = "stop"
+    meter: Annotated[
+        TrainingMeterName,
+        "What counts the joules of training where a trial has its device to itself; else the model does.",
+    ] = "auto"
     max_concurrent: Annotated[int | None, "Most trials at once; the cluster's slots if not given."] = None
     cpus_per_trial: Annotated[float, "Processors per trial; a trial uses as many threads."] = 1.0
     gpus_per_trial: Annotated[float, "GPUs per trial; a fraction shares one."] = 0.0
@@ -55,12 +65,15 @@ class SearchSettings:
     eta: Annotated[int, "Halving: one in eta goes on from each rung, >= 2."] = 3
     grace: Annotated[int | None, "Halving: epochs before the first rung; a sixth of the training if not given."] = None
     warm_start: Annotated[str | None, "Run of a space with the same names; the sampler starts from its trials."] = None
-    objective: Annotated[Second, "Cost of inference that is weighed against accuracy."] = "energy"
+    objective: Annotated[
+        Second, "Cost of inference weighed against accuracy; latency needs a calibrated --profile."
+    ] = "energy"
     third_objective: Annotated[Third | None, "A further objective: the energy of training."] = None
     max_energy: Annotated[str | None, "A sub-network is feasible up to this energy per inference, e.g. 2mJ."] = None
     min_accuracy: Annotated[float | None, "A sub-network is feasible from this validation accuracy, in (0, 1)."] = None
     profile: Annotated[str | None, "Device profile of the energy model: a shipped name or a JSON file."] = None
     pins: Annotated[tuple[str, ...], "Fix a parameter or a field of the configuration, as key=value; repeatable."] = ()
+    repeats: Annotated[int, "Seeds per configuration: each a row, their mean told to the sampler; >= 1."] = 1
     seed: Annotated[int, "Seed of the draws, added to the seed of every trial."] = 0
     resume: Annotated[bool, "Go on with an existing run; finished trials are kept, others taken up again."] = False
     address: Annotated[
@@ -97,6 +110,7 @@ class SearchSettings:
         _need(
             0 <= self.max_failures <= 1, "max-failures is a share in [0, 1]", f"{self.max_failures:g}", "0.5 is usual"
         )
+        _need(self.repeats >= 1, "repeats needs at least 1", f"repeats={self.repeats}", "1 trains each once")
         _need(self.seed >= 0, "seed needs >= 0", f"seed={self.seed}", "take 0 or more")
         _need(self.eta >= 2, "eta needs at least 2", f"eta={self.eta}", "3 is usual; --no-halving stops nothing early")
         _need(
@@ -107,6 +121,19 @@ class SearchSettings:
             "grace belongs to halving",
             f"grace={self.grace} without it",
             "add --halving or leave --grace out",
+        )
+        check_meter(
+            self.meter,
+            cpus=self.cpus_per_trial,
+            gpus=self.gpus_per_trial,
+            max_concurrent=self.max_concurrent,
+            repeats=self.repeats,
+        )
+        _need(
+            self.at_budget == "stop" or self.time_budget is not None or self.energy_budget is not None,
+            "at-budget belongs to a budget",
+            f"at-budget={self.at_budget} without one",
+            "add --time-budget or --energy-budget",
         )
         for pin in self.pins:
             _need("=" in pin.strip("="), "set needs key=value", f"set {pin!r}", "e.g. --set epochs=2")

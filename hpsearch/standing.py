@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from hpsearch.journal import JOURNAL, JournalReader
+from hpsearch.repeated import is_first
 from hpsearch.report.front_view import front_table
 from hpsearch.report.history import history_view, hypervolume_share
 from hpsearch.search_run import SearchRun
@@ -37,7 +38,8 @@ class Standing:
 
 def read_standing(run: SearchRun) -> Standing:
     """Read where a run stands."""
-    rows = Counter(row["state"] for row in run.rows)
+    # seeds of one configuration are one trial
+    rows = Counter(row["state"] for row in run.rows if is_first(row))
     told = {row["trial_id"] for row in run.rows}
     states = {state: rows[state] for state in STATES} | _unfinished(run, told)
     return Standing(

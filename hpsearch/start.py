@@ -2,14 +2,17 @@
 
 import dataclasses
 import logging
+import os
 
 from rich.console import Console
 from rich.table import Table
 
-from greenprune_core.cost.profile import load_profile
-from greenprune_core.errors import GreenpruneError
+from greenprune_core.cost.profile import DeviceProfile, load_profile
+from greenprune_core.errors import ConfigError, GreenpruneError
+from hpsearch.draws import first_config
 from hpsearch.progress import Progress
 from hpsearch.settings import RUNNER, SearchSettings
+from hpsearch.training_energy import try_meter
 from hpsearch.units import ENERGY, MACS, show, show_duration
 from search_spaces import SearchSpace, draws, load_space, pin
 
@@ -26,7 +29,28 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
     profile = settings.pinned.get("budget.profile", settings.pinned.get("profile"))
     if profile is not None:
         load_profile(profile)  # a wrong one is refused here, not in every trial
-    return pin(space, settings.pinned) if settings.pinned else space
+    pinned = pin(space, settings.pinned) if settings.pinned else space
+    check_profile(load_profile(first_config(pinned).budget.profile), settings)
+    return pinned
+
+
+def check_profile(profile: DeviceProfile, settings: SearchSettings) -> None:
+    """Refuse a profile that does not know what the search is to make better.
+
+    Raises:
+        ConfigError: no timings for --objective latency, no joules where energies are compared or limited.
+    """
+    if settings.objective == "latency" and 1 not in profile.batch_sizes:
+        raise ConfigError(
+            f"--objective latency needs a profile with timings at batch size 1, but {profile.name!r} has none; "
+            "make one with hpsearch calibrate and give it as --profile"
+        )
+    needs_joules = settings.objective == "energy" or settings.third_objective or settings.max_energy
+    if needs_joules and not profile.has_joules:
+        raise ConfigError(
+            f"a search that compares energies needs a profile with joules, but {profile.name!r} was made without a "
+            "meter; calibrate with --power-w, or choose --objective latency, macs or params"
+        )
 
 
 def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_test: bool = False) -> int:
@@ -38,6 +62,8 @@ def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_tes
     if is_smoke_test:
         space = dataclasses.replace(space, first_points=space.first_points[: settings.trials])
     check_run(RunStorage.open(settings.run, FIRST_PATIENCE_S), settings)
+    if settings.address in (None, "local") and "RAY_ADDRESS" not in os.environ:
+        try_meter(settings.meter, gpus=settings.gpus_per_trial)
     if runner == RUNNER:
         from hpsearch.estimate import check_data
 
@@ -51,6 +77,10 @@ def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_tes
         show_result(settings, console)
     if outcome.error is not None:
         raise outcome.error
+    if outcome.ledger.feasibility.is_unmet:
+        raise ConfigError(
+            f"{outcome.ledger.feasibility.describe()}; loosen them, or go on with --resume and more --trials"
+        )
     return 0
 
 
@@ -77,10 +107,12 @@ def dry(settings: SearchSettings, console: Console) -> int:
     except GreenpruneError as error:
         console.print(f"cost: not known: {error}", highlight=False, soft_wrap=True)
         return 0
+    n_trainings = settings.trials * settings.repeats
+    seeds = f" with {settings.repeats} seeds" if settings.repeats > 1 else ""
     console.print(
-        f"cost: at most {settings.trials} trials of {cost.epochs} epochs on {cost.n_train} images, each up to "
+        f"cost: at most {settings.trials} trials{seeds} of {cost.epochs} epochs on {cost.n_train} images, each up to "
         f"{show(cost.train_macs, MACS)} MACs and {show(cost.train_energy_j, ENERGY)} of training "
-        f"({cost.energy_source}), together {show(settings.trials * cost.train_energy_j, ENERGY)}; the dense network "
+        f"({cost.energy_source}), together {show(n_trainings * cost.train_energy_j, ENERGY)}; the dense network "
         f"takes {show(cost.dense_macs, MACS)} MACs and {show(cost.dense_energy_j, ENERGY)} an inference",
         highlight=False,
         soft_wrap=True,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
-from greenprune_core.errors import GreenpruneError
+from greenprune_core.errors import ConfigError, GreenpruneError
+from hpsearch.feasibility import FIRST_LOOK
 from hpsearch.ledger import Ledger
 
 
@@ -16,21 +17,29 @@ class TooManyFailuresError(GreenpruneError):
 
 
 class StopRequest:
-    """A wish that the search ends, with its first reason; running trials are checkpointed, nothing new starts."""
+    """A wish that the search ends, with its first reason; nothing new starts, running trials stop or finish."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.error: BaseException | None = None
+        self._lets_finish = False
 
     @property
     def is_set(self) -> bool:
         """Whether the search is to stop."""
         return self.reason is not None
 
-    def ask(self, reason: str, error: BaseException | None = None) -> None:
-        """Ask for the end; with an error, the search has failed by it. The first request counts."""
+    @property
+    def stops_running(self) -> bool:
+        """Whether running trials are to keep a checkpoint and stop."""
+        return self.is_set and not self._lets_finish
+
+    def ask(self, reason: str, error: BaseException | None = None, *, lets_finish: bool = False) -> None:
+        """Ask for the end; with an error, the search has failed by it. The first reason counts, the first stop too."""
         if self.reason is None:
-            self.reason, self.error = reason, error
+            self.reason, self.error, self._lets_finish = reason, error, lets_finish
+        elif not lets_finish:
+            self._lets_finish = False
 
 
 class Interrupts:
@@ -55,7 +64,7 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._request.is_set:
+        if self._request.stops_running:
             raise KeyboardInterrupt
         self._request.ask("interrupted")
         self._say("stopping: running trials keep a checkpoint, then the report is written; once more stops now")
@@ -73,19 +82,24 @@ class Budgets:
         energy_j: float | None,
         max_failures: float,
         n_trials: int,
+        lets_finish: bool = False,
+        say: Callable[[str], None],
     ) -> None:
         self._request = request
         self._ledger = ledger
         self._ends_at = None if time_s is None else time.monotonic() + time_s
         self._energy_j = energy_j
         self._allowed_failures = max(1.0, max_failures * n_trials)
+        self._lets_finish = lets_finish
+        self._say = say
+        self._has_said_unmet = False
 
-    def check(self) -> None:
-        """Ask for the end when a budget is used up."""
+    def check(self, running_j: float = 0.0) -> None:
+        """Ask for the end when a budget is used up; `running_j` is what running trials have spent so far."""
         if self._ends_at is not None and time.monotonic() >= self._ends_at:
-            self._request.ask("time budget used up")
-        if self._energy_j is not None and self._ledger.energy_j >= self._energy_j:
-            self._request.ask("energy budget used up")
+            self._request.ask("time budget used up", lets_finish=self._lets_finish)
+        if self._energy_j is not None and self._ledger.energy_j + running_j >= self._energy_j:
+            self._request.ask("energy budget used up", lets_finish=self._lets_finish)
         n_failed = self._ledger.counts["failed"]
         if n_failed > self._allowed_failures:
             reason, count = self._ledger.reasons.most_common(1)[0]
@@ -97,3 +111,18 @@ class Budgets:
                     "mend that, then --resume, or allow more with --max-failures"
                 ),
             )
+        self._check_constraints()
+
+    def _check_constraints(self) -> None:
+        """Say once that nothing is feasible yet; ask for the end where nothing ever will be."""
+        seen = self._ledger.feasibility
+        if seen.n_seen < FIRST_LOOK or not seen.is_unmet:
+            return
+        if seen.is_hopeless:
+            self._request.ask(
+                "nothing can meet the constraints",
+                ConfigError(f"{seen.describe()}; loosen them, or search a space with smaller networks"),
+            )
+        elif not self._has_said_unmet:
+            self._say(f"{seen.describe()}; the search goes on towards them")
+            self._has_said_unmet = True

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.distributions import check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
-from hpsearch.draws import draw_distributions
+from hpsearch.draws import conform, draw_distributions, present_distributions
 from hpsearch.journal import DriverJournal
 from hpsearch.mirror import Drawn, Mirror, snapshot
 from hpsearch.objectives import Objective
@@ -103,7 +102,7 @@ class SearchStudy:
         known = self._trials()
         # a sampler that starts again with the same seed would draw the same points again
         self._mirror = Mirror(sampler, (seed if sampler_seed is None else sampler_seed) + len(known), directions)
-        self._mirror.learn(known)
+        self._mirror.learn(conform(known, present_distributions(space)) if known else known)
         self._open: dict[str, tuple[Trial, Drawn | None]] = {}
         self._seen = {trial.user_attrs[HASH] for trial in known if _is_settled(trial)}
         self._kinds = {name: kind for trial in known for name, kind in trial.distributions.items()}
@@ -288,11 +287,13 @@ class SearchStudy:
         try:
             config = self._space.suggest(trial)
             for name, distribution in trial.distributions.items():
-                check_distribution_compatibility(self._kinds.setdefault(name, distribution), distribution)
+                before = self._kinds.setdefault(name, distribution)
+                if type(before) is not type(distribution):
+                    raise ValueError(f"{name} was drawn from {before} and is now from {distribution}")
         except ValueError as error:
             raise ConfigError(
                 f"a space draws valid configurations, and names keep their kind, but {self._space.name}: {error}; "
-                "change ranges only when resuming, or take another --name"
+                "change ranges and choices only when resuming, or take another --name"
             ) from error
         # added, so that a seed pinned by the user counts from there
         return replace(config, seed=config.seed + self._seed)

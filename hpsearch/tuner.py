@@ -8,16 +8,17 @@ import datetime
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from greenprune_core.errors import ConfigError
+from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch import archive, objectives, provenance
 from hpsearch.cluster import await_worker, connect, count_slots
 from hpsearch.draws import draw_distributions, first_config
-from hpsearch.journal import DriverJournal, DriverLock
-from hpsearch.ledger import Constraints, Ledger
+from hpsearch.feasibility import Constraints
+from hpsearch.journal import JOURNAL, DriverJournal, DriverLock, study_name
+from hpsearch.ledger import Ledger, by_configuration
 from hpsearch.nodes import check_nodes
 from hpsearch.progress import Progress
 from hpsearch.rungs import Halving, Rungs, usual_grace
@@ -82,14 +83,22 @@ def search(
             progress.begin(ledger)
         try:
             with Interrupts(request, say):
-                _run(settings, ledger, request, slots, runner, progress, halving)
+                _run(settings, ledger, request, slots, runner, progress, halving, say)
         finally:
-            if request.error is None:
-                ledger.interrupt_all()
-                ledger.sweep()
+            _close(ledger, request)
     finally:
         lock.release()
     return Outcome(ledger=ledger, reason=request.reason, error=request.error, seconds=time.monotonic() - began)
+
+
+def _close(ledger: Ledger, request: StopRequest) -> None:
+    """Leave no trial RUNNING, whatever ended the search; books that could not be written may refuse that too."""
+    try:
+        ledger.interrupt_all()
+        ledger.sweep()
+    except (GreenpruneError, OSError):
+        if request.error is None:
+            raise
 
 
 def plan_halving(settings: SearchSettings, space: SearchSpace) -> Halving | None:
@@ -131,6 +140,7 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
             f"a run goes on with the same columns, version {archive.SCHEMA_VERSION}, but {storage} has version "
             f"{before['schema_version']}; begin a new run with --warm-start or install the version that made it"
         )
+    _check_journal(storage, settings.name)
     for field in ("space", "objective", "third_objective"):
         old, new = before["settings"][field], getattr(settings, field)
         if old != new:
@@ -140,8 +150,18 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
             )
 
 
+def _check_journal(storage: RunStorage, name: str) -> None:
+    """Refuse the journal of another study, before anything is started."""
+    found = study_name(storage)
+    if found is not None and found != name:
+        raise ConfigError(
+            f"a run's journal holds the study of its own name, {name!r}, but {storage}/{JOURNAL} holds {found!r}; "
+            f"put that run's own journal back, or move the folder to {found}"
+        )
+
+
 def open_ledger(
-    storage: RunStorage, settings: SearchSettings, space: SearchSpace, known: Sequence[Mapping[str, Any]] = ()
+    storage: RunStorage, settings: SearchSettings, space: SearchSpace, known: Sequence[dict[str, Any]] = ()
 ) -> tuple[Ledger, int]:
     """Make or reopen the books of a run; return them and how many cut-off trials are taken up again.
 
@@ -160,8 +180,8 @@ def open_ledger(
     constraints = Constraints(max_energy_j=settings.max_energy_j, min_accuracy=settings.min_accuracy)
     ledger = Ledger(storage, study, chosen, constraints, provenance.version())
     if study.is_new:
-        for row in known:
-            ledger.learn(row)
+        for rows in by_configuration(list(known)).values():
+            ledger.learn(rows)
     return ledger, ledger.reconcile()
 
 
@@ -179,7 +199,7 @@ def read_warm_start(settings: SearchSettings, space: SearchSpace) -> list[dict[s
             f"a warm start needs a run with complete trials, but {settings.warm_start} has none; leave out --warm-start"
         )
     for row in rows:
-        draw_distributions(space, row["params"] or {})
+        draw_distributions(space, row["params"] or {}, settings.warm_start)
     return rows
 
 
@@ -203,6 +223,7 @@ def _run(
     runner: str,
     progress: Progress | None,
     halving: Halving | None,
+    say: Callable[[str], None],
 ) -> None:
     missing = settings.trials - ledger.n_finished
     if missing <= 0:
@@ -220,8 +241,10 @@ def _run(
         ledger,
         time_s=settings.time_budget_s,
         energy_j=settings.energy_budget_j,
+        lets_finish=settings.at_budget == "finish",
         max_failures=settings.max_failures,
         n_trials=settings.trials,
+        say=say,
     )
     stages = halving.rungs if halving else ()
     searcher = LedgerSearcher(
@@ -266,11 +289,14 @@ def task(
         "run": str(storage.local or storage),
         "rungs": list(rungs),
         "runner": runner,
+        "repeats": settings.repeats,
         "cpus": settings.cpus_per_trial,
         "gpus": settings.gpus_per_trial,
         "device": "cuda" if settings.gpus_per_trial else "cpu",
         "data_dir": settings.data_dir,
         "timeout_s": settings.trial_timeout_s,
+        "meter": settings.meter,
+        "is_alone": settings.max_concurrent == 1,
     }
 
 

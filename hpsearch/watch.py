@@ -31,6 +31,7 @@ class Watch(Callback):
         self._progress = progress
         self._timeout_s = timeout_s
         self._heard: dict[Any, float] = {}
+        self._spent_j: dict[Any, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Remember when a trial began."""
@@ -39,23 +40,28 @@ class Watch(Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """Remember when a trial was last heard of."""
         self._heard[trial] = time.monotonic()
+        self._spent_j[trial] = result.get("train_energy_j") or 0.0
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Forget a trial that ended."""
-        self._heard.pop(trial, None)
+        self._forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Forget a trial that failed."""
-        self._heard.pop(trial, None)
+        self._forget(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Look at budgets and at silent trials, and show where the search stands."""
         if not self._request.is_set:
-            self._budgets.check()
+            self._budgets.check(sum(self._spent_j.values()))
         if self._timeout_s is not None:
             self._end_silent(self._timeout_s)
         if self._progress is not None:
             self._progress.update(len(self._searcher.running))
+
+    def _forget(self, trial: Any) -> None:
+        self._heard.pop(trial, None)
+        self._spent_j.pop(trial, None)
 
     def _end_silent(self, timeout_s: float) -> None:
         """End the worker of every trial that has said nothing for too long; the trial fails and is not tried again."""
@@ -87,7 +93,7 @@ class WhenAsked(Stopper):
 
     def stop_all(self) -> bool:
         """Say whether waiting has been long enough."""
-        if not self._request.is_set:
+        if not self._request.stops_running:
             return False
         self._asked_at = self._asked_at or time.monotonic()
         return time.monotonic() - self._asked_at > self._grace_s

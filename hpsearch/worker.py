@@ -21,11 +21,14 @@ from ray import tune
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
+from greenprune_core.measure.meter import NoMeter
 from hpsearch import gpu_share
 from hpsearch.checkpoints import checkpoint_path
 from hpsearch.notice import Notice, is_draining_here
+from hpsearch.repeated import OTHERS, Repeats
 from hpsearch.search_run import SETTINGS
 from hpsearch.storage import RunStorage
+from hpsearch.training_energy import TrainingMeter, open_training_meter, spent_by
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class TrialWorker(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial, in the same process."""
+        self._host.close()
         self._host = TrialHost(new_config, self._notice)
         return True
 
@@ -70,6 +74,7 @@ class TrialWorker(tune.Trainable):
     def cleanup(self) -> None:
         """Keep the state of a trial that the search's end cuts off."""
         self._host.keep()
+        self._host.close()
 
 
 class TrialHost:
@@ -91,6 +96,7 @@ class TrialHost:
         self._is_over = False
         self._continued_at: int | None = None
         self._trial: Any = None
+        self._meter = TrainingMeter(NoMeter())
 
     def step(self) -> dict[str, Any] | None:
         """Train until the next rung, the end, or the next sign of life; what goes wrong is a result too.
@@ -113,15 +119,21 @@ class TrialHost:
         except (OSError, RuntimeError, ValueError):
             logger.exception("could not keep the state of trial %s", self._id)
 
+    def close(self) -> None:
+        """Let go of the meter."""
+        self._meter.close()
+
     def _step(self) -> dict[str, Any] | None:
         if self._notice.is_given():
             return None
         if self._trial is None:
             self._trial = self._open()
+            self._meter = open_training_meter(self._task, is_continued=self._continued_at is not None)
         trial, began = self._trial, time.monotonic()
         until = next((rung for rung in self._task["rungs"] if rung > trial.epoch), trial.epochs)
         while not trial.is_finished:
-            report = trial.advance(trial.epoch + 1)
+            with self._meter:
+                report = trial.advance(trial.epoch + 1)
             self._check_time()
             if self._notice.is_given() and not trial.is_finished:
                 self.keep()
@@ -142,6 +154,8 @@ class TrialHost:
                 f"{os.uname().nodename}; use s3://, gs:// or a folder shared by all under one path"
             )
         kind = load(self._task["runner"])
+        if self._task.get("repeats", 1) > 1:
+            kind = Repeats(kind, self._task["repeats"])
         set_threads(self._task["cpus"])
         gpu_share.limit(self._task["gpus"])
         config = TrialConfig.from_dict(self._task["config"])
@@ -172,11 +186,12 @@ class TrialHost:
         self._save_s = self._saved_at - began
 
     def _finished(self) -> dict[str, Any]:
-        row = {**self._so_far(), **self._trial.finish()}
+        row = {**self._so_far(), **self._trial.finish(), **self._meter.columns()}
         if self._continued_at is not None:
             row["details"] = {**row.get("details", {}), "continued_at_epoch": self._continued_at}
         if self._storage.local is None:
-            self._storage.put_folder(self._folder(), f"{SUBNETWORKS}/{self._id}")
+            for trial_id in (self._id, *(other["trial_id"] for other in row.get(OTHERS) or ())):
+                self._storage.put_folder(self._folder().parent / trial_id, f"{SUBNETWORKS}/{trial_id}")
         self._is_over = True
         return {"state": "complete", "epoch": self._trial.epoch, "row": _dump(row), "done": True}
 
@@ -195,6 +210,8 @@ class TrialHost:
             "started_at": self._started.isoformat(),
             "finished_at": datetime.now(tz=UTC).isoformat(),
             "epochs": 0 if self._trial is None else self._trial.epoch,
+            **({} if self._trial is None else spent_by(self._trial)),
+            **self._meter.columns(),
         }
 
     def _check_time(self) -> None:

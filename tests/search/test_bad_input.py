@@ -1,6 +1,7 @@
 """What a user can get wrong in a search: exit code 2, one line with rule, value and way out, nothing written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hpsearch import archive
 from hpsearch.cli import main
 from hpsearch.settings import SearchSettings, resolve
 from hpsearch.storage import RunStorage
-from hpsearch.tuner import check_run, plan_halving, write_settings
+from hpsearch.tuner import check_run, open_ledger, plan_halving, write_settings
 from search_spaces import load_space, pin
 
 CASES = {
@@ -30,6 +31,7 @@ CASES = {
     "name with a slash": (["--name", "a/b"], "name is made of"),
     "eta below two": (["--halving", "--eta", "1"], "eta needs at least 2"),
     "grace longer than the training": (["--halving", "--grace", "24"], "grace=24 for 24 epochs"),
+    "no repeats": (["--repeats", "0"], "repeats needs at least 1"),
     "grace without halving": (["--grace", "2"], "grace belongs to halving"),
     "accuracy in percent": (["--min-accuracy", "90"], "write 0.9 for 90 %"),
     "unknown option": (["--trails", "3"], "--trials"),
@@ -91,6 +93,41 @@ def test_a_run_is_not_resumed_with_another_space(tmp_path, capsys):
     arguments = ["--storage-path", str(tmp_path), "--name", "run", "--resume", "--space", "fashion_mnist"]
     assert main(["search", *arguments]) == 2
     assert "made with digits and got fashion_mnist" in capsys.readouterr().err
+
+
+def _finished(folder: Path, name: str, **params) -> None:
+    storage, _ = _made(folder, name=name)
+    row = {"trial_id": "a", "state": "complete", "params": params, "val_accuracy": 0.9, "energy_j": 1e-6}
+    archive.write_trial(storage, row)
+
+
+def test_a_warm_start_from_a_run_with_other_names_is_refused(tmp_path, capsys):
+    _finished(tmp_path, "other", width=3)
+    arguments = ["--storage-path", str(tmp_path), "--name", "run", "--warm-start", str(tmp_path / "other")]
+    assert main(["search", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "needs the names" in error
+    assert str(tmp_path / "other") in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_start_from_a_run_without_a_complete_trial_is_refused(tmp_path, capsys):
+    _made(tmp_path, name="other")
+    arguments = ["--storage-path", str(tmp_path), "--name", "run", "--warm-start", str(tmp_path / "other")]
+    assert main(["search", *arguments]) == 2
+    assert "has none; leave out --warm-start" in capsys.readouterr().err
+
+
+def test_the_journal_of_another_study_is_refused(tmp_path, capsys):
+    for name in ("run", "other"):
+        storage, settings = _made(tmp_path, name=name)
+        open_ledger(storage, settings, load_space("digits"))
+    shutil.copy(tmp_path / "other" / "study.journal", tmp_path / "run" / "study.journal")
+    assert main(["search", "--storage-path", str(tmp_path), "--name", "run", "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "holds 'other'" in error
+    assert error.count("\n") == 1
 
 
 def test_a_run_is_not_resumed_with_another_version_of_the_columns(tmp_path):

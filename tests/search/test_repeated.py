@@ -1,0 +1,143 @@
+"""`--repeats`: one configuration with several seeds; each is a row, the mean is told, the spread kept."""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+import search_driver  # noqa: F401  puts the tabulated trials on the import path
+import tabulated
+
+from greenprune_core.config import TrialConfig
+from hpsearch import archive
+from hpsearch.cli import main
+from hpsearch.fold import fold_repeats
+from hpsearch.ledger import Ledger
+from hpsearch.search_run import open_run
+from hpsearch.settings import resolve
+from hpsearch.storage import RunStorage
+from hpsearch.tuner import open_ledger, task
+from hpsearch.worker import TrialHost
+
+N_SEEDS = 3
+
+
+def _open(folder: Path, **given) -> tuple[Ledger, object]:
+    options = {"storage_path": str(folder), "name": "run", "trials": 4, "repeats": N_SEEDS, **given}
+    settings, _ = resolve(options, {})
+    return open_ledger(RunStorage.open(settings.run), settings, tabulated.SPACE)[0], settings
+
+
+def _task(ledger: Ledger, settings, suggestion, rungs=()) -> dict:
+    return task(suggestion, settings, ledger.storage, "tabulated:NoisyTrial", rungs)
+
+
+def _run(ledger: Ledger, settings) -> str:
+    """Run one trial as a worker does, and book it as the searcher does."""
+    suggestion = ledger.suggest()
+    report = TrialHost(_task(ledger, settings, suggestion)).step()
+    assert report["state"] == "complete", report
+    ledger.finish(suggestion.trial_id, json.loads(report["row"]))
+    return suggestion.trial_id
+
+
+def _rows(folder: Path) -> list[dict]:
+    return archive.rows(archive.read_trials(RunStorage.open(folder / "run")))
+
+
+def test_each_seed_is_a_row_with_its_network_and_the_mean_is_told_with_the_spread_beside_it(tmp_path):
+    ledger, settings = _open(tmp_path)
+    trial_id = _run(ledger, settings)
+    rows = _rows(tmp_path)
+    accuracies = [row["val_accuracy"] for row in rows]
+    assert sorted(row["seed"] for row in rows) == [0, 1, 2]
+    assert {row["config_hash"] for row in rows} == {trial_id}
+    for row in rows:
+        assert TrialConfig.from_dict(row["config"]).config_hash == row["trial_id"]
+        assert row["config"]["seed"] == row["seed"]
+        card = json.loads((tmp_path / "run" / "subnetworks" / row["trial_id"] / "card.json").read_text())
+        assert card["seed"] == row["seed"]
+    (told,) = [trial for trial in ledger.study._trials() if trial.state.name == "COMPLETE"]
+    assert told.values[0] == pytest.approx(mean(accuracies))
+    assert told.user_attrs["n_seeds"] == N_SEEDS
+    assert told.user_attrs["val_accuracy_std"] == pytest.approx(stdev(accuracies))
+    assert stdev(accuracies) > 0
+    assert ledger.energy_j == 3.0, "each seed spent a joule"
+
+
+def test_a_repeated_trial_counts_once_and_is_one_point_of_the_front_with_an_interval(tmp_path, capsys):
+    ledger, settings = _open(tmp_path)
+    for _ in range(2):
+        _run(ledger, settings)
+    assert ledger.n_finished == 2
+    assert len(_rows(tmp_path)) == 2 * N_SEEDS
+    assert len(fold_repeats(_rows(tmp_path))) == 2
+    assert main(["status", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["states"]["complete"], found["n_asked"]) == (2, 4)
+    for member in open_run(tmp_path / "run").compared.members:
+        assert len(member["repeats"]) == N_SEEDS
+
+
+def test_a_worker_that_dies_between_two_seeds_goes_on_with_the_next(tmp_path):
+    ledger, settings = _open(tmp_path)
+    suggestion = ledger.suggest()
+    given = _task(ledger, settings, suggestion)
+    first = TrialHost(given)
+    first._trial = first._open()
+    first._trial.advance(13)  # the first seed has 9 epochs
+    first._save()
+    kept = tmp_path / "run" / "subnetworks" / suggestion.trial_id / "card.json"
+    kept.unlink()  # as on another node, whose disk it was
+    again = TrialHost(given)
+    report = again.step()
+    whole = TrialHost(given)
+    (tmp_path / "run" / "checkpoints" / f"{suggestion.trial_id}.pt").unlink()
+    assert kept.exists()
+    row = json.loads(report["row"])
+    assert [row["seed"], *(other["seed"] for other in row["repeats"])] == [0, 1, 2]
+    uninterrupted = json.loads(whole.step()["row"])
+    for name in ("val_accuracy", "energy_j", "config_hash"):
+        assert row[name] == uninterrupted[name]
+        assert [other[name] for other in row["repeats"]] == [other[name] for other in uninterrupted["repeats"]]
+
+
+def test_rungs_judge_the_first_seed_only(tmp_path):
+    ledger, settings = _open(tmp_path)
+    host = TrialHost(_task(ledger, settings, ledger.suggest(), rungs=(1, 3)))
+    reports = [host.step() for _ in range(3)]
+    assert [report.get("is_at_rung") for report in reports] == [True, True, None]
+    assert reports[2]["state"] == "complete"
+
+
+def test_a_kill_between_the_rows_of_two_seeds_has_the_trial_taken_up_again(tmp_path, monkeypatch):
+    ledger, settings = _open(tmp_path)
+    _run(ledger, settings)
+    suggestion = ledger.suggest()
+    row = json.loads(TrialHost(_task(ledger, settings, suggestion)).step()["row"])
+    write = archive.write_trial
+
+    def die_at_the_first_seed(storage, values):
+        if values["trial_id"] == suggestion.trial_id:
+            raise KeyboardInterrupt
+        write(storage, values)
+
+    monkeypatch.setattr(archive, "write_trial", die_at_the_first_seed)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.finish(suggestion.trial_id, row)
+    monkeypatch.undo()
+    again, settings = _open(tmp_path, resume=True)
+    assert again.n_finished == 1
+    assert again.suggest().trial_id == suggestion.trial_id
+    again.finish(suggestion.trial_id, row)
+    assert len({row["trial_id"] for row in _rows(tmp_path)}) == 2 * N_SEEDS
+
+
+def test_a_reopened_run_tells_the_mean_of_rows_that_were_not_told(tmp_path, monkeypatch):
+    ledger, settings = _open(tmp_path)
+    monkeypatch.setattr(ledger.study, "tell_complete", lambda *arguments, **options: None)
+    _run(ledger, settings)
+    again, _ = _open(tmp_path, resume=True)
+    (told,) = [trial for trial in again.study._trials() if trial.state.name == "COMPLETE"]
+    assert told.values[0] == pytest.approx(mean(row["val_accuracy"] for row in _rows(tmp_path)))
+    assert again.n_finished == 1
