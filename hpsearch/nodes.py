@@ -132,7 +132,7 @@ def versions() -> dict[str, str | None]:
 @functools.cache
 def _digest() -> str:
     """Return eight digits that change with any line of our three packages."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).absolute().parents[1]  # not resolved: uv may have linked the files into one cache
     content = hashlib.sha256()
     for package in OURS:
         for path in sorted((root / package).rglob("*.py")):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from greenprune_core.config import DataConfig
-from greenprune_core.data.places import cache_folder, reason, short_timeout
+from greenprune_core.data.places import cache_folder, one_at_a_time, reason, short_timeout
 from greenprune_core.data.raw import RawData
 from greenprune_core.data.stores import TensorStore
 from greenprune_core.errors import DataError
@@ -40,11 +40,12 @@ def _load(dataset: Any, data_dir: str | None) -> RawData:
     name = dataset.__name__
     root = cache_folder() if data_dir is None else Path(data_dir)
     folder = root / dataset.base_folder
-    if folder.is_dir():
-        _check_files(dataset, folder)
     try:
-        with short_timeout():
-            parts = [dataset(str(root), train=train, download=not folder.is_dir()) for train in (True, False)]
+        with one_at_a_time(root), short_timeout():
+            if not folder.is_dir():
+                dataset(str(root), download=True)
+        _check_files(dataset, folder)
+        parts = [dataset(str(root), train=train) for train in (True, False)]
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{name} needs the folder {dataset.base_folder}, but it is not in {root}, and the download failed "

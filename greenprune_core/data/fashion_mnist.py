@@ -5,7 +5,7 @@ from pathlib import Path
 from greenprune_core.config import DataConfig
 from greenprune_core.data.checks import check_labels
 from greenprune_core.data.idx import read_idx
-from greenprune_core.data.places import cache_folder, reason, short_timeout
+from greenprune_core.data.places import cache_folder, one_at_a_time, reason, short_timeout
 from greenprune_core.data.raw import RawData
 from greenprune_core.data.stores import TensorStore
 from greenprune_core.errors import DataError
@@ -34,7 +34,8 @@ def load(_config: DataConfig, data_dir: str | None) -> RawData:
     Raises:
         DataError: it is nowhere and cannot be downloaded, or a file is wrong.
     """
-    folder = find_folder(data_dir) or _download(data_dir)
+    with one_at_a_time(cache_folder() if data_dir is None else Path(data_dir)):
+        folder = find_folder(data_dir) or _download(data_dir)
     stores = [_read(folder / images, folder / labels) for images, labels in (FILES[:2], FILES[2:])]
     return RawData(train=stores[0], test=stores[1], class_names=CLASS_NAMES, source=SOURCE)
 

@@ -1,9 +1,10 @@
 """Where downloads go, and how long to wait for them."""
 
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 DOWNLOAD_TIMEOUT_S = 15.0
@@ -24,6 +25,22 @@ def short_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Let one process of this machine download into a folder, the others wait and find what it has fetched.
+
+    A folder that cannot be written to is not locked: nothing can be downloaded there either.
+    """
+    with ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context((root / ".download.lock").open("a"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError:
+            stack.close()
+        yield
 
 
 def reason(error: Exception) -> str:

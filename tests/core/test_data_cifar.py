@@ -1,3 +1,8 @@
+import shutil
+import threading
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from data_maker import make_cifar
@@ -60,3 +65,31 @@ def test_without_files_and_network_one_line_says_what_to_do(tmp_path, monkeypatc
 def test_downloads_go_to_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cifar.cache_folder() == tmp_path / "greenprune"
+
+
+def test_trials_that_begin_together_on_a_node_download_once(tmp_path, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from torchvision.datasets import CIFAR10
+
+    root = make_cifar(monkeypatch, tmp_path / "published")
+    begun, fetched = threading.Barrier(4), []
+
+    def fetch(self):
+        folder = Path(self.root) / self.base_folder
+        if folder.is_dir():
+            return  # torchvision looks whether the files are there
+        fetched.append(folder)
+        folder.mkdir()
+        for file in (root / self.base_folder).iterdir():
+            time.sleep(0.01)  # so that a second one would find half of the files
+            shutil.copy2(file, folder)
+
+    def load(_):
+        begun.wait()
+        return load_data(DataConfig(name="cifar10"), str(tmp_path / "node")).n_test
+
+    monkeypatch.setattr(CIFAR10, "download", fetch)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(load, range(4))) == [40] * 4
+    assert len(fetched) == 1
