@@ -25,11 +25,15 @@ export PATH=$repository/.venv/bin:$PATH
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head_node" hostname --ip-address | awk '{print $1}')
 
-# In the background and waited for, so that this shell can pass Slurm's notice on.
+# In the background and waited for, so that this shell can pass Slurm's notice on: to the search alone, which needs Ray
+# to let its trials keep their states. A signal to the whole step would end Ray at the same moment.
 srun --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" \
     ray symmetric-run --address "$head_ip:6379" --min-nodes "$SLURM_NNODES" \
     --num-cpus="$SLURM_CPUS_PER_TASK" --disable-usage-stats \
     -- python "$repository/hpsearch/run.py" "$@" &
 step=$!
-trap 'kill -TERM "$step"' TERM
-wait "$step"
+trap 'pkill -TERM -f "^python $repository/hpsearch/run.py" || true' TERM
+# a trapped signal ends `wait` before the step has ended
+result=0
+while wait "$step" || result=$?; kill -0 "$step" 2>/dev/null; do result=0; done
+exit "$result"

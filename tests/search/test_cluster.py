@@ -1,11 +1,14 @@
-"""How many trials a cluster holds, with the workers that its autoscaler may still add."""
+"""How many trials a cluster holds, with the workers that its autoscaler may still add; who is waited for."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 import yaml
 
-from hpsearch.cluster import autoscaled_nodes
+from greenprune_core.errors import ConfigError
+from hpsearch.cluster import autoscaled_nodes, await_worker, connect, count_slots
 
 CONFIG = {
     "max_workers": 3,
@@ -33,3 +36,70 @@ def test_machines_of_ones_own_are_counted_only_when_they_are_there(tmp_path: Pat
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump({**CONFIG, "head_node_type": "local.cluster.node", "available_node_types": kinds}))
     assert autoscaled_nodes(path) == []
+
+
+OWN = {"provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2"]}}
+HEAD = {"Alive": True, "Resources": {}}
+WORKER = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+
+
+def _members(monkeypatch: pytest.MonkeyPatch, *looks: list[dict[str, Any]]) -> None:
+    """Let Ray name other nodes at each look; the last are those that stay."""
+    left = list(looks)
+    monkeypatch.setattr(ray, "nodes", lambda: left.pop(0) if len(left) > 1 else left[0])
+
+
+def test_on_machines_of_ones_own_the_first_worker_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, said = tmp_path / "c.yaml", []
+    path.write_text(yaml.safe_dump(OWN))
+    _members(monkeypatch, [HEAD], [HEAD], [HEAD, WORKER])
+    await_worker(said.append, path, pause_s=0.0)
+    assert said == ["no worker has joined yet: waiting up to 5 minutes for the first"]
+    await_worker(said.append, path, pause_s=0.0)
+    assert len(said) == 1, "one is there: nothing to wait for"
+
+
+@pytest.mark.parametrize("config", [None, CONFIG], ids=["no cluster file", "a cloud's"])
+def test_elsewhere_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, object]) -> None:
+    path = tmp_path / "c.yaml"
+    if config is not None:
+        path.write_text(yaml.safe_dump({**config, "provider": {"type": "aws"}}))
+    _members(monkeypatch, [HEAD])
+    await_worker(lambda text: pytest.fail(text), path, seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "slots"), [(1, 0.25, 4), (2, 0.25, 2), (1, 1, 1), (1, 0, 4)], ids=lambda value: f"{value:g}"
+)
+def test_slots_are_counted_by_processors_and_gpus_of_each_node(
+    monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, slots: int
+) -> None:
+    _members(monkeypatch, [HEAD, WORKER])
+    assert count_slots(cpus, gpus) == slots
+
+
+def test_a_gpu_asked_for_where_there_is_none_is_refused_with_what_the_nodes_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _members(monkeypatch, [HEAD, {"Alive": True, "Resources": {"CPU": 4.0}}])
+    with pytest.raises(ConfigError, match=r"largest have 4 CPUs and 0 GPUs, but got .*gpus-per-trial=0\.25"):
+        count_slots(1, 0.25)
+
+
+def test_a_cluster_of_another_version_is_one_line_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.utils import check_version_info
+
+    def join(**options: Any) -> None:
+        # what ray.init does with the versions that the head has written down
+        check_version_info({"ray_version": "2.49.0", "python_version": "3.9.1"}, "node 10.0.0.9")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", join)
+    with pytest.raises(ConfigError) as caught:
+        connect("10.0.0.1:6379")
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in ("10.0.0.1:6379", "Version mismatch", "Ray: 2.49.0", f"Ray: {ray.__version__}", "check the address"):
+        assert text in message

@@ -1,12 +1,15 @@
 """The cluster files that users get: valid, alike where they should be, and checked before they cost money."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from namespace_hosts import wait_for
 
 from hpsearch.cli import main
 from hpsearch.clusterfile import cost, examine_cluster, search_settings, traps
@@ -99,6 +102,45 @@ def test_kubernetes_gives_the_head_no_trial_slots_and_no_way_in_from_outside() -
 
 def test_the_slurm_script_is_valid_shell() -> None:
     subprocess.run(["bash", "-n", str(ROOT / "deploy/slurm.sh")], check=True)
+
+
+def test_slurms_notice_reaches_the_search_alone_and_the_job_waits_for_its_end(tmp_path: Path) -> None:
+    tools, repository = tmp_path / "tools", tmp_path / "repository"
+    for folder in (tools, repository / ".venv" / "bin", repository / "hpsearch"):
+        folder.mkdir(parents=True)
+    scripts = {
+        tools / "scontrol": "echo node1",
+        # what comes before `--` is Ray's; it runs on this machine and dies of a signal, as Ray does
+        tools / "srun": 'case "$*" in *--ip-address*) echo 127.0.0.1; exit;; esac\n'
+        'while [ "$1" != -- ]; do shift; done; shift; "$@"',
+    }
+    for path, text in scripts.items():
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+    (repository / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    search = (
+        "import pathlib, signal, sys, time",
+        "folder = pathlib.Path(__file__).parent",
+        "def end(*_): time.sleep(0.3); (folder / 'kept').touch(); sys.exit(5)",
+        "signal.signal(signal.SIGTERM, end)",
+        "(folder / 'begun').write_text(' '.join(sys.argv[1:]))",
+        "time.sleep(60)",
+    )
+    (repository / "hpsearch" / "run.py").write_text("\n".join(search))
+    variables = {
+        **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "GREENPRUNE_REPOSITORY": str(repository),
+        "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_NODELIST": "node1", "SLURM_NNODES": "1",
+        "SLURM_CPUS_PER_TASK": "1",
+    }  # fmt: skip
+    job = subprocess.Popen(["bash", str(ROOT / "deploy/slurm.sh"), "--trials", "9"], env=variables)
+    try:
+        wait_for(lambda: (repository / "hpsearch" / "begun").exists(), "the search to begin", 30)
+        job.terminate()
+        assert job.wait(timeout=30) == 5
+    finally:
+        job.kill()
+    assert (repository / "hpsearch" / "begun").read_text() == "--trials 9"
+    assert (repository / "hpsearch" / "kept").exists()
 
 
 @pytest.mark.parametrize("name", RAY_FILES)
