@@ -8,7 +8,8 @@ from torch import Tensor, fx, nn
 
 from greenprune_core.errors import ConfigError, VerificationError
 from greenprune_core.gates.network import GatedNetwork
-from greenprune_core.graph.cut import Slices, cut
+from greenprune_core.graph.cut import cut
+from greenprune_core.graph.cutter import Slices
 
 NETWORK_PREFIX = "network."
 """What stands before a parameter's name in a gated network, against the static one."""

@@ -1,6 +1,6 @@
 """Layout operations after a cut: sizes, split points and channel orders that were written for the dense network."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,19 +8,17 @@ import torch.nn.functional
 from torch import fx
 
 from greenprune_core.graph import layout
+from greenprune_core.graph.cutter import Cutter
 from greenprune_core.graph.flow import tensor_inputs
 from greenprune_core.graph.labels import shrink, varying_axes
 from greenprune_core.graph.trace import is_tensor
-
-if TYPE_CHECKING:
-    from greenprune_core.graph.cut import Cutter
 
 _SPLITS = ("chunk", "split")
 _RESHAPES = ("view", "reshape", "unflatten")
 _OTHER_LAYOUT = ("flatten", "permute", "transpose", "swapaxes", "unsqueeze", "squeeze", "contiguous", "getitem")
 
 
-def rewrite_layout(cutter: "Cutter", node: fx.Node) -> None:
+def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
     """Adapt the copy of one operation to the channels that stay, if it depends on their number or order."""
     name = str(getattr(node.target, "__name__", node.target))
     if name in ("cat", "concat"):
@@ -41,16 +39,16 @@ def rewrite_layout(cutter: "Cutter", node: fx.Node) -> None:
             _resize_shape(cutter, node)
 
 
-def _is_cut(cutter: "Cutter", node: fx.Node) -> bool:
+def _is_cut(cutter: Cutter, node: fx.Node) -> bool:
     kept = cutter.kept(node)
     return kept is not None and not kept.all()
 
 
-def _n_varying(cutter: "Cutter", node: fx.Node) -> int:
+def _n_varying(cutter: Cutter, node: fx.Node) -> int:
     return len(varying_axes(cutter.structure.coupling.channels[node]))
 
 
-def _drop_empty_parts(cutter: "Cutter", node: fx.Node) -> None:
+def _drop_empty_parts(cutter: Cutter, node: fx.Node) -> None:
     copy = cutter.copies[node]
     parts: Any = node.args[0]
     kept = [cutter.kept(part) for part in parts]
@@ -59,7 +57,7 @@ def _drop_empty_parts(cutter: "Cutter", node: fx.Node) -> None:
     copy.args = (alive, *copy.args[1:])
 
 
-def _resize_parts(cutter: "Cutter", node: fx.Node) -> None:
+def _resize_parts(cutter: Cutter, node: fx.Node) -> None:
     """Replace a split by one with the sizes of what is kept."""
     source = tensor_inputs(node)[0]
     axis = layout.axis_of(node, node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0))
@@ -76,7 +74,7 @@ def _resize_parts(cutter: "Cutter", node: fx.Node) -> None:
     cutter.replace(node, resized)
 
 
-def _take_kept(cutter: "Cutter", node: fx.Node) -> None:
+def _take_kept(cutter: Cutter, node: fx.Node) -> None:
     """Replace a slice by one that starts and ends where the kept channels do."""
     source = tensor_inputs(node)[0]
     kept = cutter.kept(source)
@@ -99,7 +97,7 @@ def _take_kept(cutter: "Cutter", node: fx.Node) -> None:
     cutter.copies[node].args = (cutter.copies[node].args[0], tuple(index))
 
 
-def _resize_shape(cutter: "Cutter", node: fx.Node) -> None:
+def _resize_shape(cutter: Cutter, node: fx.Node) -> None:
     """Write the number of kept channels into the sizes of a view or reshape."""
     copy = cutter.copies[node]
     kept = cutter.kept(node)
@@ -116,7 +114,7 @@ def _resize_shape(cutter: "Cutter", node: fx.Node) -> None:
     copy.args = (copy.args[0], tuple(sizes)) if nested else (copy.args[0], *sizes)
 
 
-def _reorder(cutter: "Cutter", node: fx.Node) -> None:
+def _reorder(cutter: Cutter, node: fx.Node) -> None:
     """Replace a chain of views that permutes channels (a channel shuffle) by one selection of the kept ones.
 
     Reshaping to groups and back only works while every group keeps equally many channels; a selection always does.
@@ -146,7 +144,7 @@ def _reorder(cutter: "Cutter", node: fx.Node) -> None:
     cutter.replace(node, selected)
 
 
-def _shrink_padding(cutter: "Cutter", node: fx.Node) -> None:
+def _shrink_padding(cutter: Cutter, node: fx.Node) -> None:
     """Pad with as many zero channels as are kept among those that the dense network pads with."""
     kept = cutter.kept(node)
     if kept is None or kept.all() or kept.shape[0] == 1:

@@ -1,0 +1,164 @@
+"""A copy of a dense graph while it is being cut: what is dead, what is constant, what of each tensor stays."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from greenprune_core.errors import ConfigError
+from greenprune_core.graph.flow import parameter_of, tensor_inputs
+from greenprune_core.graph.labels import varying_axes
+from greenprune_core.graph.resize import Pairs, kept_positions, resize
+from greenprune_core.graph.structure import ChannelStructure
+
+Slices = dict[str, Pairs]
+BoolArray = NDArray[np.bool_]
+
+
+class Cutter:
+    """A copy of the dense graph while it is being cut."""
+
+    def __init__(self, structure: ChannelStructure, open_gates: BoolArray) -> None:
+        self.structure = structure
+        self.dense = structure.graph
+        self.open_gates = np.append(open_gates, True)  # index -1: always open
+        self.graph = fx.Graph()
+        self.copies: dict[fx.Node, fx.Node] = {}
+        self.graph.output(self.graph.graph_copy(self.dense.graph, self.copies))
+        self._was_read = {copy: bool(copy.users) for copy in self.copies.values()}
+        self._extra: dict[str, Tensor] = {}
+        self._folded: dict[str, tuple[Tensor, Pairs]] = {}
+        self._constants: set[fx.Node] = set()
+
+    def kept(self, node: fx.Node) -> BoolArray | None:
+        """Tell for each channel of a dense node's value whether it stays; None if it has no channels."""
+        array = self.structure.coupling.channels.get(node)
+        return None if array is None else self.open_gates[array]
+
+    def is_alive(self, node: fx.Node) -> bool:
+        """Tell whether the copy of a dense node is still part of the graph."""
+        return node in self.copies and not self.copies[node]._erased
+
+    def replace(self, node: fx.Node, new: fx.Node) -> None:
+        """Put another node in the place of the copy of a dense one."""
+        self.copies[node].replace_all_uses_with(new)
+        self.copies[node] = new
+
+    def add_buffer(self, name: str, value: Tensor) -> str:
+        """Keep a constant tensor beside the layers; returns its name."""
+        device = next(self.dense.parameters()).device
+        self._extra[name] = value.to(device)
+        return name
+
+    def close_branches(self) -> None:
+        """Replace additions whose branch is closed by their shortcut."""
+        first = self.structure.n_gates - len(self.structure.branches)
+        for i, branch in enumerate(self.structure.branches):
+            if not self.open_gates[first + i]:
+                addition = self.copies[branch.addition]
+                other = next(n for n in addition.all_input_nodes if n is not self.copies[branch.branch])
+                addition.replace_all_uses_with(other)
+        self.sweep()
+
+    def fold_constants(self) -> None:
+        """Replace layers that read closed channels only by their bias."""
+        for node in self.structure.coupling.consumers:
+            kept = self.kept(node.all_input_nodes[0])
+            assert kept is not None
+            if self.is_alive(node) and not kept.any():
+                self._replace_by_bias(node)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Erase what lost its last reader; what never had one stays as its author wrote it, but for assertions."""
+        for copy in reversed(list(self.graph.nodes)):
+            if copy.target is torch._assert:
+                self.graph.erase_node(copy)
+                self._was_read.update(dict.fromkeys(copy.all_input_nodes, True))
+            elif copy.op not in ("output", "placeholder") and not copy.users and self._was_read.get(copy, True):
+                self.graph.erase_node(copy)
+
+    def build(self) -> tuple[fx.GraphModule, Slices]:
+        """Make the smaller layers and put them under the graph.
+
+        Raises:
+            ConfigError: the output no longer depends on the input.
+        """
+        self._check_path()
+        root: dict[str, Any] = dict(self._extra)
+        slices: Slices = dict.fromkeys(self._extra, ())
+        for node, copy in self.copies.items():
+            if copy._erased or copy.op not in ("call_module", "get_attr") or copy.target in slices:
+                continue
+            target = str(node.target)
+            if node.op == "get_attr":
+                root[target], slices[target] = self._cut_parameter(node)
+            elif node.op == "call_module" and target not in root:
+                sources = tensor_inputs(node)
+                inputs = self.kept(sources[0]) if sources else None
+                root[target], pairs = resize(self.dense.get_submodule(target), inputs, self.kept(node))
+                slices.update({f"{target}.{name}": pair for name, pair in pairs.items()})
+        for target, (bias, pairs_of_bias) in self._folded.items():
+            root[target], slices[target] = bias, pairs_of_bias
+        for copy in self.graph.nodes:
+            copy.meta.clear()
+        self.graph.lint()
+        static = fx.GraphModule(root, self.graph, class_name=type(self.dense).__name__)
+        for module in static.modules():
+            if getattr(module, "inplace", False):
+                # where an addition has gone with its branch, it would overwrite what another layer's gradient needs
+                setattr(module, "inplace", False)  # noqa: B010 (the type knows no such attribute)
+        return static.train(self.dense.training), slices
+
+    def _replace_by_bias(self, node: fx.Node) -> None:
+        """Write `zeros(N, ..) + bias`: a fresh tensor, since layers in place may follow, and exact in training too."""
+        module: Any = self.dense.get_submodule(str(node.target))
+        copy, shape = self.copies[node], list(node.meta["shape"])
+        axis = len(shape) - 1 if isinstance(module, nn.Linear) else 1
+        kept_array = self.kept(node)
+        assert kept_array is not None
+        kept = kept_positions(kept_array, axis - 1, shape[axis])
+        shape[axis] = len(kept)
+        image = next(n for n in self.graph.nodes if n.op == "placeholder")
+        with self.graph.inserting_before(copy):
+            n_images = self.graph.call_method("size", (image, 0))
+            constant = self.graph.call_method("new_zeros", (image, (n_images, *shape[1:])))
+            self._constants.add(constant)
+            if module.bias is not None:
+                name = f"{node.target}.bias"
+                part = nn.Parameter(module.bias.detach()[kept.to(module.bias.device)], module.bias.requires_grad)
+                self._folded[name] = part, ((0, kept),)
+                bias = self.graph.get_attr(name)
+                bias = self.graph.call_method(
+                    "reshape", (bias, (1, *(-1 if i == axis else 1 for i in range(1, len(shape)))))
+                )
+                constant = self.graph.call_function(torch.add, (constant, bias))
+        self.replace(node, constant)
+
+    def _cut_parameter(self, node: fx.Node) -> tuple[Tensor, Pairs]:
+        value = parameter_of(self.dense, node)
+        kept = self.kept(node)
+        pairs: Pairs = ()
+        if kept is not None and not kept.all():
+            (axis,) = varying_axes(kept)
+            pairs = ((axis + value.dim() - kept.ndim, torch.from_numpy(np.flatnonzero(kept.reshape(-1)))),)
+        part = value.detach()
+        for axis, positions in pairs:
+            part = part.index_select(axis, positions.to(part.device))
+        if isinstance(value, nn.Parameter):
+            return nn.Parameter(part.clone(), value.requires_grad), pairs
+        return part.clone(), pairs
+
+    def _check_path(self) -> None:
+        reached: set[fx.Node] = set()
+        for node in self.graph.nodes:
+            if node.op == "placeholder" or (node not in self._constants and reached & set(node.all_input_nodes)):
+                reached.add(node)
+        if not any(node.op == "output" and node in reached for node in self.graph.nodes):
+            raise ConfigError(
+                f"a cut network needs a path from its input to its output, but these masks keep "
+                f"{int(self.open_gates[:-1].sum())} of {len(self.open_gates) - 1} gates and no path; keep at least one "
+                "channel per group"
+            )
