@@ -8,6 +8,7 @@ import importlib.util
 import ipaddress
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -152,6 +153,30 @@ def open_ports(tables: Iterable[Path] = (Path("/proc/net/tcp"), Path("/proc/net/
             continue
         detail = f"port {port} listens on {address}: let only the cluster's private network reach it (firewall)"
         yield Finding(topic="ports", name=what, state="limited", detail=detail)
+
+
+def reachable_ports(host: str, timeout_s: float = 2.0) -> Iterator[Finding]:
+    """Ray's ports of a head that can be reached from this machine, by trying each.
+
+    Args:
+        host: Name or address of the head, as this machine sees it.
+        timeout_s: How long a port may take to answer; a firewall that drops packets never does.
+    """
+    found = False
+    for port, what in RAY_PORTS.items():
+        try:
+            socket.create_connection((host, port), timeout_s).close()
+        except OSError:
+            continue
+        found = True
+        detail = (
+            f"port {port} of {host} answers from here: whoever reaches it can run any code there; "
+            "fine inside the cluster's private network only, otherwise close it in the firewall or security group"
+        )
+        yield Finding(topic="ports", name=what, state="missing", detail=detail)
+    if not found:
+        ports = ", ".join(map(str, RAY_PORTS))
+        yield Finding(topic="ports", name=host, state="works", detail=f"none of {ports} answers from here")
 
 
 def _nvml() -> Finding:

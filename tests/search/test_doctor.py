@@ -1,9 +1,11 @@
 """What the doctor says of this machine."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from hpsearch import doctor
 from hpsearch.cli import main
 from hpsearch.doctor import Finding, data_sets, examine, machine, open_ports
 
@@ -48,6 +50,21 @@ def test_a_connection_that_does_not_listen_is_no_open_port(tmp_path: Path) -> No
     table = tmp_path / "tcp"
     table.write_text(HEADER + "   0: 00000000:18EB 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 1\n")
     assert list(open_ports([table])) == []
+
+
+def test_a_heads_ray_port_that_answers_from_here_is_told_and_ends_with_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        open_port = listener.getsockname()[1]
+        monkeypatch.setattr(doctor, "RAY_PORTS", {open_port: "Ray's head", 1: "Ray's dashboard"})
+        (finding,) = doctor.reachable_ports("127.0.0.1")
+        assert f"port {open_port} of 127.0.0.1 answers" in finding.detail
+        assert main(["doctor", "--head", "127.0.0.1"]) == 1
+    assert "run any code" in " ".join(capsys.readouterr().out.split())
+    (finding,) = doctor.reachable_ports("127.0.0.1")
+    assert finding.state == "works"
+    assert main(["doctor", "--head", "127.0.0.1"]) == 0
 
 
 def test_the_command_prints_its_table_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
