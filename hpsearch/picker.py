@@ -104,12 +104,17 @@ class NothingFitsError(GreenpruneError):
         missed = [limit for limit in limits if limit.margin(nearest) < 0]
         gaps = " and ".join(
             f"{limit.axis.name} {show(nearest[limit.axis.column], limit.axis.quantity)}, "
-            f"{show(-limit.margin(nearest), limit.axis.quantity)} ({_relative(-limit.margin(nearest) / limit.value)}) "
+            f"{_amount(limit, nearest)} ({_relative(-limit.margin(nearest) / limit.value)}) "
             f"{'below the floor' if limit.is_floor else 'above the limit'}"
             for limit in missed
         )
         asked = " and ".join(str(limit) for limit in limits)
         super().__init__(f"no sub-network has {asked}; nearest is {nearest['trial_id']} with {gaps}")
+
+
+def _amount(limit: Limit, row: Row) -> str:
+    missed = -limit.margin(row)
+    return f"{missed * 100:.2f} points" if limit.is_floor else show(missed, limit.axis.quantity)
 
 
 def _relative(share: float) -> str:

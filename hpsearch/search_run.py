@@ -105,6 +105,13 @@ class SearchRun:
         return find_front(self.rows, self.objectives)
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the run is in no figure, in words: damaged parts, and complete trials that do not compare."""
+        parts = [f"left out the damaged part {path}: {reason}" for path, reason in self.archive.damaged]
+        trials = [f"left out {count} complete trials: {reason}" for reason, count in self.compared.left_out.items()]
+        return (*parts, *trials)
+
+    @property
     def front(self) -> pa.Table:
         """The trials that nothing beats, in the columns of `trials`, from the cheapest to the dearest.
 

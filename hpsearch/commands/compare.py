@@ -22,7 +22,11 @@ def command(runs: tuple[str, ...], output: Path | None, force: bool, as_json: bo
     """Compare the fronts of RUNS: hypervolume with a common reference, and who dominates where."""
     if force and output is None:
         raise ConfigError("--force belongs to --output, but got no --output; add --output DIR")
-    found = compare([open_run(run) for run in runs])
+    opened = [open_run(run) for run in runs]
+    for one in opened:
+        for text in one.left_out:
+            click.echo(f"{one.name}: {text}", err=True)
+    found = compare(opened)
     if as_json:
         click.echo(json.dumps(_plain(found), indent=2))
     else:

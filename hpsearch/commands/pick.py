@@ -54,6 +54,8 @@ def command(
     if target is None and (formats or force):
         raise ConfigError("--format and --force belong to --export, but got no --export; add --export DIR")
     opened = open_run(run, energy)
+    for text in opened.left_out:
+        click.echo(text, err=True)
     try:
         picked = opened.pick(**criteria)
     except NothingFitsError as error:
@@ -126,7 +128,8 @@ def _of_dense(value: int | None, dense: int | None) -> str:
 
 def _table(picked: Pick, row: Any, neighbours: Sequence[tuple[str, Step | None]]) -> list[str]:
     axis = picked.axis
-    lines = [f"  {'':<15}{'trial':<18}{'accuracy':>10}{axis.name:>12}  against the picked one"]
+    width = max(12, len(axis.name) + 2)
+    lines = [f"  {'':<15}{'trial':<18}{'accuracy':>10}{axis.name:>{width}}  against the picked one"]
     for label, step in neighbours:
         if step is None:
             lines.append(f"  {label:<15}{'(the end of the front)'}")
@@ -136,7 +139,7 @@ def _table(picked: Pick, row: Any, neighbours: Sequence[tuple[str, Step | None]]
         change = f"{step.accuracy_change * 100:+.2f} points{share}"
         noise = {True: "; within noise: the intervals overlap", False: "; beyond noise", None: ""}[step.is_within_noise]
         accuracy, cost = show(step.row["val_accuracy"], ACCURACY), show(step.row[axis.column], axis.quantity)
-        lines.append(f"  {label:<15}{step.row['trial_id']:<18}{accuracy:>10}{cost:>12}  {change}{noise}")
+        lines.append(f"  {label:<15}{step.row['trial_id']:<18}{accuracy:>10}{cost:>{width}}  {change}{noise}")
     return lines
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from hpsearch.archive import finished_ids
-from hpsearch.search_run import EnergyKind, SearchRun, open_run
+from hpsearch.search_run import EnergyKind, open_run
 
 
 @click.command("report")
@@ -33,7 +33,8 @@ def command(
     from hpsearch.report import write_report
 
     opened = open_run(run, energy)
-    _warn(opened)
+    for text in opened.left_out:
+        click.echo(text, err=True)
     if not watch:
         for path in write_report(opened, output, carbon_g_per_kwh=carbon_intensity):
             click.echo(f"wrote {path}")
@@ -65,10 +66,3 @@ def _watch(run: str, output: Path | None, energy: EnergyKind, carbon_intensity: 
         if opened.trials.num_rows:
             write_report(opened, output, carbon_g_per_kwh=carbon_intensity)
         click.echo("stopped watching; the last report is in place")
-
-
-def _warn(opened: SearchRun) -> None:
-    for path, reason in opened.archive.damaged:
-        click.echo(f"left out the damaged part {path}: {reason}", err=True)
-    for reason, count in opened.compared.left_out.items():
-        click.echo(f"left out {count} complete trials: {reason}", err=True)

@@ -218,7 +218,7 @@ def _curve(history: Sequence[Mapping[str, Any]] | None) -> Curve | None:
     if not lines:
         return None
     epochs, values = [float(line["epoch"]) for line in lines], [float(line["val_accuracy"]) for line in lines]
-    last, low, high = max(epochs), min(values), max(values)
+    last, low, high = max(epochs) or 1.0, min(values), max(values)
     span = (high - low) or 1.0
     points = " ".join(
         f"{epoch / last * WIDTH:.1f},{HEIGHT - (value - low) / span * (HEIGHT - 8) - 4:.1f}"

@@ -141,7 +141,11 @@ def slice_spec(parameter: str, *, is_numeric: bool, is_logarithmic: bool, axis: 
         "field": "cost",
         "type": "quantitative",
         "title": axis.name,
-        "scale": {"type": "log", "range": [ACCENT, SERIES_COLOURS[1]], "interpolate": "lab"},
+        "scale": {
+            "type": "log" if axis.is_logarithmic else "linear",
+            "range": [ACCENT, SERIES_COLOURS[1]],
+            "interpolate": "lab",
+        },
         "legend": None,
     }
     return {

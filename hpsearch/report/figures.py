@@ -175,11 +175,10 @@ def _control_layer(x: Spec, y: Spec, hover: Sequence[Spec]) -> Spec:
     layer = points_layer(
         "control", x, y, {"shape": "diamond", "size": 110, "color": CONTROL, "opacity": 1, "aria": True}, hover
     )
-    label = {"type": "text", "dy": 15, "color": CONTROL, "aria": False}
-    return {
-        "transform": layer.pop("transform"),
-        "layer": [layer, {"mark": label, "encoding": {"x": x, "y": y, "text": {"field": "tag"}}}],
-    }
+    mark = {"type": "text", "dy": 15, "color": CONTROL, "aria": False}
+    has_tag = [{"filter": "isValid(datum.tag)"}]
+    label = {"transform": has_tag, "mark": mark, "encoding": {"x": x, "y": y, "text": {"field": "tag"}}}
+    return {"transform": layer.pop("transform"), "layer": [layer, label]}
 
 
 def _line_layer(x: Spec, y: Spec) -> Spec:
@@ -238,25 +237,27 @@ def _budget_layers(x: Spec, y: Spec) -> list[Spec]:
 
 
 def cost_encoding(axis: Axis, field: str = "cost") -> Spec:
-    """A cost on a logarithmic axis."""
+    """A cost on a logarithmic axis; on a linear one where something costs nothing."""
+    scale = {"type": "log", "nice": False, "padding": 14} if axis.is_logarithmic else {"type": "linear", "padding": 14}
     return {
         "field": field,
         "type": "quantitative",
         "title": axis.title,
-        "scale": {"type": "log", "nice": False, "padding": 14},
+        "scale": scale,
         "axis": si_axis(UNIT_LABELS[axis.unit]),
     }
 
 
 def _accuracy_encoding(view: FrontView, is_live: bool) -> Spec:
     encoding = plain_accuracy_encoding(title="validation accuracy")
-    front = [point.accuracy for point in view.points if point.kind in ("front", "control")]
-    rest = [point.accuracy for point in view.points]
+    shown = [point for point in view.points if point.kind in ("front", "control")]
+    front = [end for point in shown for end in (point.accuracy, point.low, point.high) if end is not None]
+    rest = [*front, *(point.accuracy for point in view.points)]
     if not front:
         return encoding
     # near the front, where the choice is made; trials far below it are one click away
     margin = 0.15 * (max(front) - min(front)) or 0.01
-    low, lowest = max(0.0, min(front) - margin), max(0.0, min(rest) - margin)
+    low, lowest = (max(0.0, min(values) - margin) for values in (front, rest))
     domain_min: Any = {"expr": f"zoomed ? {low} : {lowest}"} if is_live else low
     encoding["scale"] = {
         "zero": False,

@@ -48,6 +48,8 @@ class Axis:
     title: str
     dense: float | None
     """The dense network's value; None where it is not known."""
+    is_logarithmic: bool = True
+    """Whether all values are above zero, so that the axis can count in factors."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ def _axis(run: SearchRun, objective: Objective) -> Axis:
     dense = [row.get(objective.dense_column) for row in run.compared.candidates] if objective.dense_column else []
     known = [float(value) for value in dense if value is not None and math.isfinite(value) and value > 0]
     title = titles.get(objective.name, objective.name)
-    return Axis(objective.name, objective.unit, title, max(known) if known else None)
+    is_logarithmic = all(row[objective.column] > 0 for row in run.compared.candidates)
+    return Axis(objective.name, objective.unit, title, max(known) if known else None, is_logarithmic)
 
 
 def _with_share(value: int | None, dense: int | None) -> str:

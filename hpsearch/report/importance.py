@@ -82,7 +82,8 @@ class ImportanceView:
 def importance_view(run: SearchRun) -> ImportanceView:
     """Weigh the draws of a run's compared trials; empty lists where there are too few of them."""
     rows = [row for row in run.compared.candidates if row.get("params")]
-    draws = {name: [row["params"].get(name) for row in rows] for name in _varied([row["params"] for row in rows])}
+    varied = _varied([row["params"] for row in rows])
+    draws = {name: [_plain(row["params"].get(name)) for row in rows] for name in varied}
     if len(rows) < MIN_TRIALS or not draws:
         return ImportanceView(len(rows), True, tuple(draws), (), ())
     importances, interactions = [], []
@@ -99,6 +100,13 @@ def importance_view(run: SearchRun) -> ImportanceView:
         importances=tuple(importances),
         interactions=tuple(interactions[:N_INTERACTIONS]),
     )
+
+
+def _plain(value: Any) -> Any:
+    """Return a draw as something that can be compared and counted: what is no number, truth or text becomes text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def ped_anova(draws: Sequence[Any], costs: NDArray[np.float64]) -> float:

@@ -139,7 +139,7 @@ def _data(run: SearchRun, front: FrontView, history: HistoryView, importance: Im
             "specs": specs,
             "datasets": datasets,
             "run": run.storage.location,
-            "axis": {"name": front.axis.name, "unit": front.axis.unit},
+            "axis": {"name": front.axis.name, "unit": front.axis.unit, "isLog": front.axis.is_logarithmic},
         }
     )
     return data

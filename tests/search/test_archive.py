@@ -95,6 +95,26 @@ def test_damaged_parts_are_named_and_the_rest_read(storage, caplog):
     assert "trials/t00001.parquet" in caplog.text
 
 
+def test_a_flipped_bit_in_a_value_is_damage_and_no_crash(storage):
+    write_trial(storage, make_row(1, error="a long text of which one letter will be wrong"))
+    write_trial(storage, make_row(2))
+    whole = storage.read_bytes("trials/t00001.parquet")
+    place = whole.index(b"one letter will")
+    for changed in (whole[place] ^ 0x80, whole[place] ^ 0x01):  # no UTF-8 any more; another letter
+        storage.write_bytes("trials/t00001.parquet", whole[:place] + bytes([changed]) + whole[place + 1 :])
+        archive = read_archive(storage)
+        assert [path for path, _ in archive.damaged] == ["trials/t00001.parquet"]
+        assert archive.table["trial_id"].to_pylist() == ["t00002"]
+
+
+def test_text_that_is_none_is_damage_also_without_checksums(storage):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"trial_id": ["a"], "state": ["complete"], "error": ["letters"]}), sink, compression="none")
+    whole = sink.getvalue().to_pybytes().replace(b"letters", b"lett\xd1rs")
+    storage.write_bytes("trials/a.parquet", whole)
+    assert [path for path, _ in read_archive(storage).damaged] == ["trials/a.parquet"]
+
+
 def test_a_part_of_a_newer_version_is_refused_in_one_line(storage):
     metadata = {b"greenprune.schema_version": str(SCHEMA_VERSION + 1).encode()}
     newer = SCHEMA.empty_table().replace_schema_metadata(metadata)

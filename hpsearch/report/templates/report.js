@@ -19,7 +19,11 @@
   });
 
   // ---- drawing -------------------------------------------------------------------------------------------------------
-  async function draw(element) {
+  // one picture that cannot be drawn (a parameter called __proto__) does not take the page with it
+  const draw = (element) => paint(element).catch((error) => {
+    element.textContent = `This picture cannot be drawn: ${error.message}`;
+  });
+  async function paint(element) {
     const spec = data.specs[element.dataset.spec];
     if (!spec) return;
     const named = spec.data && spec.data.name ? { [spec.data.name]: data.datasets[spec.data.name] } : {};
@@ -45,17 +49,19 @@
   const range = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
   const [costLow, costHigh] = searched.length ? range(searched.map((point) => point.cost)) : [1, 2];
   const [accuracyLow, accuracyHigh] = searched.length ? range(searched.map((point) => point.accuracy)) : [0, 1];
-  const low = Math.log(costLow * 0.98), span = Math.log(costHigh * 1.02) - low || 1;
+  const even = data.axis.isLog ? Math.log : (value) => value, back = data.axis.isLog ? Math.exp : (value) => value;
+  const low = even(costLow * 0.98), span = even(costHigh * 1.02) - low || 1;
   const fromSlider = {
-    budget: (place) => (place >= 1000 ? null : Math.exp(low + (place / 1000) * span)),
+    budget: (place) => (place >= 1000 ? null : back(low + (place / 1000) * span)),
     floor: (place) => (place <= 0 ? null : accuracyLow + (place / 1000) * (accuracyHigh - accuracyLow)),
   };
   const toSlider = {
-    budget: (value) => (value === null ? 1000 : Math.round(((Math.log(value) - low) / span) * 1000)),
+    budget: (value) => (value === null ? 1000 : Math.round(((even(value) - low) / span) * 1000)),
     floor: (value) => (value === null ? 0 : Math.round(((value - accuracyLow) / (accuracyHigh - accuracyLow || 1)) * 1000)),
   };
   const steps = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"], [1e-12, "p"]];
   function showCost(value) {
+    if (!value) return `0 ${data.axis.unit === "J" || data.axis.unit === "s" ? data.axis.unit : ""}`.trim();
     const [factor, prefix] = steps.find(([size]) => value >= size * 0.9995) || steps[steps.length - 1];
     const unit = { J: "J", s: "s" }[data.axis.unit] || "";
     return `${(value / factor).toPrecision(3)} ${prefix}${unit}`.trim();
@@ -86,7 +92,7 @@
     link.type = "button";
     link.textContent = chosen.id;
     link.addEventListener("click", () => openTrial(chosen.id));
-    const margin = limits.budget === null ? "" : `, ${((1 - chosen.cost / limits.budget) * 100).toFixed(1)} % under the budget`;
+    const margin = !limits.budget ? "" : `, ${((1 - chosen.cost / limits.budget) * 100).toFixed(1)} % under the budget`;
     text.append("Picked ", link, ` with ${showAccuracy(chosen.accuracy)} at ${showCost(chosen.cost)}${margin}.`);
   }
 
