@@ -2,32 +2,42 @@
 
     python benchmarks/overhead.py [--trials 300] [--slots 2] [--parts driver,sampler,busy,memory]
 
-Trials do nothing (`tabulated.InstantTrial`), so that wall seconds per trial are all overhead; Ray's start and the
-start of the workers are left out by timing from the first to the last end of a trial. The result goes to
+driver: trials do nothing (`tabulated.InstantTrial`), so that wall seconds per trial are all overhead; Ray's start and
+the start of the workers are left out by timing from the tenth end of a trial to the last. The arms take turns, a third
+of their trials each time, so that whatever else the machine does falls on all of them. busy: trials of 5 s that only
+sleep; the share of the slots' time in which they ran one, from the first start to the start of the last wave. memory:
+100 real trials of two epochs on digits, one after the other in one worker process, and what it has grown. Result:
 benchmarks/results/overhead-<date>.json.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
+import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import tabulated
 from optuna.trial import create_trial
+from results_file import write_result
 
+from hpsearch import archive
 from hpsearch.cluster import QUIET
 from hpsearch.mirror import make_sampler
-from hpsearch.provenance import describe
 from hpsearch.settings import resolve
+from hpsearch.storage import RunStorage
+from hpsearch.trial import TrialRun
 from hpsearch.tuner import search
+from search_spaces import load_space, pin
 
-RESULTS = Path(__file__).parent / "results" / f"overhead-{datetime.now(UTC):%Y-%m-%d}.json"
+ROUNDS = 3
+N_MEMORY = 100
 
 
 def ours(folder: Path, n_trials: int, runner: str = "InstantTrial") -> list[float]:
@@ -172,27 +182,42 @@ def _values(params: dict[str, Any]) -> list[float]:
     return [max(0.0, 0.99 - lost), params["target"] * 1e-6]
 
 
+class WatchedTrial(TrialRun):
+    """A real trial that says how large its process is."""
+
+    def finish(self, *given: Any) -> dict[str, Any]:
+        row = super().finish(*given)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        details = {"pid": os.getpid(), "resident_bytes": pages * os.sysconf("SC_PAGE_SIZE")}
+        return {**row, "details": {**row["details"], **details}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--parts", default="driver,sampler")
+    parser.add_argument("--parts", default="driver,sampler,busy,memory")
     options = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    os.environ["EPOCHS"] = "1"
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found["machine"] = describe()
-    if "driver" in options.parts:
-        found["driver"] = _driver(options.trials, options.slots)
-    if "sampler" in options.parts:
-        found["sampler"] = _sampler()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=2))
-    print(json.dumps({name: part for name, part in found.items() if name != "machine"}, indent=2))
+    os.environ.update({"EPOCHS": "1", "SLEEP_S": "5", "OMP_NUM_THREADS": "1"})
+    load_before, found = round(os.getloadavg()[0], 2), {}
+    parts = {
+        "sampler": _sampler,
+        "driver": lambda: _driver(options.trials, options.slots),
+        "busy": lambda: _busy(options.slots),
+        "memory": _memory,
+    }
+    with _ray(options.slots):
+        for name in options.parts.split(","):
+            found[name] = parts[name]()
+            print(name, json.dumps(found[name], indent=2), flush=True)
+    name = "overhead" if options.parts == "driver,sampler,busy,memory" else f"overhead_{'_'.join(found)}"
+    print(write_result(name, {"slots": options.slots, "load_1min before": load_before}, found))
 
 
-def _driver(n_trials: int, slots: int) -> dict[str, Any]:
+@contextlib.contextmanager
+def _ray(slots: int) -> Iterator[None]:
     import ray
 
     environment = {"PYTHONPATH": str(Path(__file__).parent)}
@@ -200,20 +225,67 @@ def _driver(n_trials: int, slots: int) -> dict[str, Any]:
     ray.init(
         address="local", num_cpus=slots, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000
     )
-    arms = {
-        "stock, as it comes": lambda folder: stock(folder, max(20, n_trials // 10), slots, reuse=False, quiet=False),
-        "stock, reuse_actors": lambda folder: stock(folder, n_trials, slots, reuse=True, quiet=False),
-        "stock, reuse_actors, no log files": lambda folder: stock(folder, n_trials, slots, reuse=True, quiet=True),
-        "ours": lambda folder: ours(folder, n_trials),
-    }
-    result: dict[str, Any] = {"n_trials": n_trials, "slots": slots}
-    for name, arm in arms.items():
-        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
-            moments = arm(Path(folder))
-        result[name] = {"n": len(moments), "seconds_per_trial": round(seconds_per_trial(moments), 4)}
-        print(name, result[name], flush=True)
+    yield
     ray.shutdown()
-    return result
+
+
+def _driver(n_trials: int, slots: int) -> dict[str, Any]:
+    n_each = n_trials // ROUNDS
+    arms = {
+        # seconds a trial: a tenth of the trials says as much
+        "stock, as it comes": lambda folder: stock(folder, max(12, n_each // 10), slots, reuse=False, quiet=False),
+        "stock, reuse_actors": lambda folder: stock(folder, n_each, slots, reuse=True, quiet=False),
+        "stock, reuse_actors, no log files": lambda folder: stock(folder, n_each, slots, reuse=True, quiet=True),
+        "ours": lambda folder: ours(folder, n_each),
+    }
+    paces: dict[str, list[float]] = {name: [] for name in arms}
+    counts = dict.fromkeys(arms, 0)
+    for _ in range(ROUNDS):
+        for name, arm in arms.items():
+            with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+                moments = arm(Path(folder))
+            paces[name].append(seconds_per_trial(moments))
+            counts[name] += len(moments)
+            print(name, round(paces[name][-1], 4), flush=True)
+    best = min(statistics.median(values) for name, values in paces.items() if name != "ours")
+    return {
+        **{
+            name: {
+                "n": counts[name],
+                "seconds per trial, median of rounds": round(statistics.median(values), 4),
+                "rounds": [round(value, 4) for value in values],
+            }
+            for name, values in paces.items()
+        },
+        "ours over the best stock": round(statistics.median(paces["ours"]) / best, 3),
+    }
+
+
+def _busy(slots: int, n_trials: int = 24) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+        ours(Path(folder), n_trials, "SleepingTrial")
+        rows = archive.rows(archive.read_trials(RunStorage.open(f"{folder}/ours")))
+    spans = sorted((row["started_at"].timestamp(), row["finished_at"].timestamp()) for row in rows)
+    begins, ends = spans[0][0], spans[-slots][0]
+    busy = sum(max(0.0, min(stop, ends) - start) for start, stop in spans)
+    return {"n": len(spans), "seconds of a trial": 5, "busy share": round(busy / (slots * (ends - begins)), 4)}
+
+
+def _memory() -> dict[str, Any]:
+    space = pin(load_space("digits"), {"epochs": "2", "n_train": "256"})
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+        given = {"storage_path": folder, "name": "ours", "space": "digits", "trials": N_MEMORY, "max_concurrent": 1}
+        outcome = search(resolve(given, {})[0], space, say=print, runner="overhead:WatchedTrial")
+        assert outcome.error is None, outcome.error
+        rows = archive.rows(archive.read_trials(RunStorage.open(f"{folder}/ours")))
+    details = [row["details"] for row in rows if row["details"]]
+    sizes = [round(detail["resident_bytes"] / 1e6) for detail in details]
+    return {
+        "n": len(details),
+        "processes": len({detail["pid"] for detail in details}),
+        "resident MB after trials 1, 10, 50 and the last": [sizes[0], sizes[9], sizes[len(sizes) // 2], sizes[-1]],
+        "grown by MB from the first trial to the last": sizes[-1] - sizes[0],
+    }
 
 
 def _sampler() -> dict[str, Any]:

@@ -131,12 +131,12 @@ class TroubledTrial(InstantTrial):
 
 
 class MortalTrial(SleepingTrial):
-    """A trial whose worker dies once, after the third epoch; the marker of that lies in the folder."""
+    """A trial that kills its worker once, for one configuration in two: after the third epoch, with a marker."""
 
     def advance(self, until_epoch: int) -> Report:
         report = super().advance(until_epoch)
         marker = self.folder.parent / f"{self.folder.name}.died"
-        if self.epoch == 3 and not marker.exists():
+        if self.epoch == 3 and int(self.config.config_hash, 16) % 2 == 0 and not marker.exists():
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.write_text("once")
             os._exit(9)

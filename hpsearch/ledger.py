@@ -88,7 +88,7 @@ class Ledger:
         """Book a trial that was stopped early; `row` holds what is known of it."""
         full = {**self._identity(trial_id), **row, "trial_id": trial_id, "state": "stopped", "error": reason}
         archive.write_trial(self.storage, full)
-        self.study.tell_stopped(trial_id, attributes={"reason": reason})
+        self.study.tell_stopped(trial_id, attributes={**_attributes([full]), "reason": reason})
         self._count("stopped", [full])
         self._forget(trial_id)
 
@@ -98,7 +98,7 @@ class Ledger:
         full = {**self._identity(trial_id), **spent, "trial_id": trial_id, "state": "failed", "error": reason}
         full.setdefault("finished_at", _now())
         archive.write_trial(self.storage, full)
-        self.study.tell_failed(trial_id, reason)
+        self.study.tell_failed(trial_id, reason, attributes=_attributes([full]))
         self._count("failed", [full])
         self._forget(trial_id)
         return "failed"
@@ -144,9 +144,9 @@ class Ledger:
         if row["state"] == "complete":
             self._tell_complete(trial_id, rows)
         elif row["state"] == "stopped":
-            self.study.tell_stopped(trial_id, attributes={"reason": row["error"]})
+            self.study.tell_stopped(trial_id, attributes={**_attributes(rows), "reason": row["error"]})
         else:
-            self.study.tell_failed(trial_id, row["error"] or "unknown")
+            self.study.tell_failed(trial_id, row["error"] or "unknown", attributes=_attributes(rows))
 
     def learn(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Let the sampler know a complete trial of another run, all its seeds; it is no trial of this one."""

@@ -23,6 +23,8 @@ from hpsearch.pareto import front_mask
 
 REGION = 1.25
 """Energies within this factor share a region."""
+USUAL_GRACE = 0.6
+"""Share of the training before the first rung."""
 MEMORY = 300
 """Latest trials of a rung that a new one is compared with: keeps a decision under 10 ms in the longest search."""
 
@@ -31,7 +33,7 @@ MEMORY = 300
 class Halving:
     """When trials are compared, and how many of them go on."""
 
-    eta: int = 3
+    eta: int = 2
     """One in eta goes on from each rung."""
     grace: int = 1
     """Epochs before the first rung."""
@@ -40,7 +42,7 @@ class Halving:
 
     def __post_init__(self) -> None:
         if self.eta < 2:
-            raise ConfigError(f"eta needs at least 2, but got {self.eta}; 3 is usual, --no-halving stops nothing early")
+            raise ConfigError(f"eta needs at least 2, but got {self.eta}; 2 is usual, --no-halving stops nothing early")
         if not 1 <= self.grace < self.epochs:
             raise ConfigError(
                 f"grace lies between 1 epoch and the end of the training, but got grace={self.grace} for "
@@ -55,8 +57,13 @@ class Halving:
 
 
 def usual_grace(epochs: int) -> int:
-    """Return the first rung if the user names none: a sixth of the training, when gates have begun to act."""
-    return max(1, epochs // 6)
+    """Return the first rung if the user names none: six tenths of the training.
+
+    By then every draw of the shipped spaces has frozen its gates. Before, accuracy says little: over the 400 trials of
+    benchmarks/tables/digits.parquet (12 epochs) its rank correlates with the final one by 0.25 after epoch 2, 0.09
+    after 4, 0.67 after 6 and 0.78 after 7, and halving at epochs 2 and 6 cost more than it saved.
+    """
+    return max(1, min(epochs - 1, round(USUAL_GRACE * epochs)))
 
 
 class Rungs:

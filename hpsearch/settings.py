@@ -62,8 +62,8 @@ class SearchSettings:
     gpus_per_trial: Annotated[float, "GPUs per trial; a fraction shares one."] = 0.0
     sampler: Annotated[Sampler, "Who draws: tpe (multivariate), nsga2, nsga3, gp (few, dear trials) or random."] = "tpe"
     halving: Annotated[bool, "Stop trials early that others of their energy have passed."] = False
-    eta: Annotated[int, "Halving: one in eta goes on from each rung, >= 2."] = 3
-    grace: Annotated[int | None, "Halving: epochs before the first rung; a sixth of the training if not given."] = None
+    eta: Annotated[int, "Halving: one in eta goes on from each rung, >= 2."] = 2
+    grace: Annotated[int | None, "Halving: epochs before the first rung; 0.6 of the training if not given."] = None
     warm_start: Annotated[str | None, "Run of a space with the same names; the sampler starts from its trials."] = None
     objective: Annotated[
         Second, "Cost of inference weighed against accuracy; latency needs a calibrated --profile."
@@ -112,7 +112,7 @@ class SearchSettings:
         )
         _need(self.repeats >= 1, "repeats needs at least 1", f"repeats={self.repeats}", "1 trains each once")
         _need(self.seed >= 0, "seed needs >= 0", f"seed={self.seed}", "take 0 or more")
-        _need(self.eta >= 2, "eta needs at least 2", f"eta={self.eta}", "3 is usual; --no-halving stops nothing early")
+        _need(self.eta >= 2, "eta needs at least 2", f"eta={self.eta}", "2 is usual; --no-halving stops nothing early")
         _need(
             self.grace is None or self.grace >= 1, "grace needs at least 1 epoch", f"grace={self.grace}", "leave it out"
         )

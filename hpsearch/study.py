@@ -149,9 +149,9 @@ class SearchStudy:
         """Take in a trial that was stopped early; it has no values and is on no front."""
         self._tell(trial_id, TrialState.PRUNED, attributes)
 
-    def tell_failed(self, trial_id: str, reason: str) -> None:
+    def tell_failed(self, trial_id: str, reason: str, *, attributes: Mapping[str, Any] | None = None) -> None:
         """Take in a trial that failed."""
-        self._tell(trial_id, TrialState.FAIL, {REASON: reason})
+        self._tell(trial_id, TrialState.FAIL, {**(attributes or {}), REASON: reason})
 
     def tell_interrupted(self, trial_id: str) -> None:
         """Take in a trial that the search's end cut off; a resumed search takes it up again."""

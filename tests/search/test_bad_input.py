@@ -210,6 +210,8 @@ def test_an_unknown_variable_with_our_prefix_is_refused():
 
 def test_halving_is_planned_for_the_epochs_of_the_space():
     settings, _ = resolve({"halving": True}, {})
-    assert plan_halving(settings, load_space("digits")).rungs == (4, 12)
-    assert plan_halving(settings, pin(load_space("digits"), {"epochs": "9"})).rungs == (1, 3)
+    assert plan_halving(settings, load_space("digits")).rungs == (14,)
+    assert plan_halving(settings, pin(load_space("digits"), {"epochs": "9"})).rungs == (5,)
+    early, _ = resolve({"halving": True, "eta": 3, "grace": 2}, {})
+    assert plan_halving(early, load_space("digits")).rungs == (2, 6, 18)
     assert plan_halving(resolve({}, {})[0], load_space("digits")) is None

@@ -1,9 +1,10 @@
 """Kill storms: whatever dies whenever, every requested trial is finished exactly once and nothing half is left.
 
-The first storm kills drivers without Ray at 30 moments, milliseconds apart, so that journal and rows are hit in the
-middle of a write. The second kills whole searches on Ray: driver, worker, or both; `KILLS` sets how often.
+The first storm kills drivers without Ray, milliseconds apart, so that journal and rows are hit in the middle of a
+write. The second kills whole searches on Ray at 30 moments: driver, worker, or both.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from search_driver import BENCHMARKS, Driver, processes_with, wait_until_gone
+from storm import hypervolume
 
 from hpsearch import archive
 from hpsearch.front import find_front
@@ -50,53 +52,89 @@ def _assert_each_once(run: Path, n_trials: int) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_drivers_killed_at_30_random_moments_lose_nothing_and_finish_each_trial_once(tmp_path):
+def test_drivers_killed_at_random_moments_lose_nothing_and_finish_each_trial_once(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name("storm.py")), str(run), "80", "30", "4"]
+    command = [sys.executable, str(Path(__file__).with_name("storm.py")), str(run), "40", "12", "4"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     reports = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(reports) == 31
+    assert len(reports) == 13
     volumes = [report["hypervolume"] for report in reports]
     assert volumes == sorted(volumes), "the hypervolume never falls"
     assert len({report["n_rows"] for report in reports}) > 3, "the kills hit the search in its middle"
-    _assert_each_once(run, 80)
+    _assert_each_once(run, 40)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_searches_on_ray_killed_at_random_moments_finish_each_trial_once(tmp_path):
-    n_kills, n_trials = int(os.environ.get("KILLS", "2")), 16
+@pytest.mark.cluster
+@pytest.mark.timeout(3600)
+def test_searches_on_ray_killed_at_30_random_moments_finish_each_trial_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPOCHS", "5")
     ray_folder = Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
-    run, moments = tmp_path / "run", random.Random(7)
-    victims = ["driver", "worker", "both"]
-    moments.shuffle(victims)
-    for kill in range(n_kills):
-        again = {"resume": True} if (run / "settings.json").exists() else {}
-        driver = Driver(tmp_path, ray_folder, trials=n_trials, **again)
-        n_before = len(list(run.glob("trials/*.parquet")))
-        if n_before + 1 < n_trials:
-            driver.wait_for(n_before + 1, run)
-        time.sleep(moments.uniform(0, 1.0))
-        victim = victims[kill % 3]
-        workers = [pid for pid in processes_with("ray::TrialWorker") if _is_below(pid, ray_folder)]
-        if victim != "driver" and workers:
-            os.kill(moments.choice(workers), signal.SIGKILL)
-        if victim != "worker":
-            driver.kill()
-        else:
-            time.sleep(0.5)
-            driver.kill()
-        assert wait_until_gone(str(ray_folder)) == []
-    last = Driver(tmp_path, ray_folder, trials=n_trials, resume=True)
-    assert last.finish() == 0, last.output.read_text()
-    rows = _assert_each_once(run, n_trials)
-    opened = open_run(run)
+    storm = RayStorm(tmp_path, ray_folder, n_trials=60, seed=7)
+    for victim in storm.shuffled(["driver", "worker", "both"] * 10):
+        storm.kill(victim)
+    storm.finish()
+    assert storm.n_kills == 30
+    assert storm.volumes == sorted(storm.volumes), "the hypervolume never falls"
+    assert len(set(storm.n_rows)) > 10, "the kills hit the search in its middle"
+    rows = _assert_each_once(tmp_path / "run", 60)
+    opened = open_run(tmp_path / "run")
     assert [row["trial_id"] for row in opened.compared.members] == [row["trial_id"] for row in find_front(rows).members]
     assert wait_until_gone(str(ray_folder)) == []
     shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+class RayStorm:
+    """Searches of one run, one after the other, killed at moments that the seed decides."""
+
+    def __init__(self, root: Path, ray_folder: Path, *, n_trials: int, seed: int) -> None:
+        self._root, self._ray_folder, self._n_trials = root, ray_folder, n_trials
+        self._moments = random.Random(seed)
+        self._driver: Driver | None = None
+        self.n_kills = 0
+        self.volumes: list[float] = []
+        self.n_rows: list[int] = []
+
+    def shuffled(self, victims: list[str]) -> list[str]:
+        """Return the victims in the seed's order."""
+        return self._moments.sample(victims, len(victims))
+
+    def kill(self, victim: str) -> None:
+        """Wait for a moment in a search, kill, and look at what is left."""
+        run, driver = self._root / "run", self._driver or self._start()
+        # a trial that has just been booked, or none yet in this search: then it is starting, or reconciling
+        n_wanted = len(list(run.glob("trials/*.parquet"))) + self._moments.choice([0, 1, 1, 2])
+        if n_wanted < self._n_trials - 2:
+            driver.wait_for(n_wanted, run, limit_s=600)
+        time.sleep(self._moments.uniform(0.0, 1.0))
+        workers = [pid for pid in processes_with("ray::TrialWorker") if _is_below(pid, self._ray_folder)]
+        if victim != "driver" and workers:
+            _kill_if_there(self._moments.choice(workers))
+        self._driver = driver
+        if victim != "worker":
+            driver.kill()
+            self._driver = None
+            assert wait_until_gone(str(self._ray_folder), limit_s=120) == []
+        self.n_kills += 1
+        self.n_rows.append(len(list(run.glob("trials/*.parquet"))))
+        self.volumes.append(hypervolume(run))
+
+    def finish(self) -> None:
+        """Let the last search come to its end."""
+        driver = self._driver or self._start()
+        assert driver.finish(limit_s=1200) == 0, driver.output.read_text()
+        self.volumes.append(hypervolume(self._root / "run"))
+
+    def _start(self) -> Driver:
+        again = {"resume": True} if (self._root / "run" / "settings.json").exists() else {}
+        return Driver(self._root, self._ray_folder, trials=self._n_trials, **again)
+
+
+def _kill_if_there(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _is_below(pid: int, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Searches that are killed for real, and go on: every trial finished once, none RUNNING, nothing finished lost."""
+"""A search that is interrupted, then killed, and goes on: every trial finished once, none RUNNING, nothing lost."""
 
 import shutil
 import tempfile
@@ -13,7 +13,7 @@ from search_driver import Driver, wait_until_gone
 from hpsearch.archive import read_archive, rows
 from hpsearch.storage import RunStorage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -31,53 +31,47 @@ def _rows(run: Path) -> list[dict]:
     return rows(trials.table)
 
 
-def _study(run: Path) -> optuna.Study:
+def _states(run: Path) -> list[TrialState]:
     backend = optuna.storages.journal.JournalFileBackend(str(run / "study.journal"))
-    return optuna.load_study(study_name="run", storage=optuna.storages.JournalStorage(backend))
+    study = optuna.load_study(study_name="run", storage=optuna.storages.JournalStorage(backend))
+    return [trial.state for trial in study.trials]
 
 
-def _assert_whole(run: Path, n_trials: int) -> None:
-    found = _rows(run)
-    assert len(found) == n_trials
-    assert len({row["config_hash"] for row in found}) == n_trials
-    states = [trial.state for trial in _study(run).trials]
-    assert TrialState.RUNNING not in states
-    assert states.count(TrialState.COMPLETE) == n_trials
-    assert list(run.glob("checkpoints/*")) == []
-    assert list(run.rglob("*.aside")) == []
+def _moments(run: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in run.glob("trials/*.parquet")}
 
 
-def test_a_search_killed_without_a_goodbye_goes_on_where_it_was(tmp_path, ray_folder):
+def test_ctrl_c_keeps_checkpoints_and_a_killed_resume_with_more_trials_goes_on(tmp_path, ray_folder, monkeypatch):
     run = tmp_path / "run"
-    first = Driver(tmp_path, ray_folder, trials=10)
-    first.wait_for(3, run)
-    first.kill()
-    before = {path: path.stat().st_mtime_ns for path in run.glob("trials/*.parquet")}
-    assert len(before) < 10
-    assert wait_until_gone(str(ray_folder)) == []
-    shutil.rmtree(run / "ray")
-
-    second = Driver(tmp_path, ray_folder, trials=10, resume=True)
-    assert second.finish() == 0, second.output.read_text()
-    _assert_whole(run, 10)
-    assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished trial ran again"
-
-
-def test_ctrl_c_keeps_checkpoints_and_resume_may_ask_for_more_trials(tmp_path, ray_folder, monkeypatch):
-    run = tmp_path / "run"
-    monkeypatch.setenv("SLEEP_S", "0.8")  # epochs: long enough that the end of the search cuts trials off
-    first = Driver(tmp_path, ray_folder, trials=8)
+    monkeypatch.setenv("SLEEP_S", "0.5")  # epochs: long enough that the end of the search cuts trials off
+    monkeypatch.setenv("EPOCHS", "4")
+    first = Driver(tmp_path, ray_folder, trials=5)
     first.wait_for(1, run)
     first.interrupt()
     assert first.finish() == 0, first.output.read_text()
     assert "interrupted" in first.output.read_text()
-    states = [trial.state for trial in _study(run).trials]
-    assert TrialState.RUNNING not in states
-    n_before = len(_rows(run))
-    assert 1 <= n_before < 8
+    assert TrialState.RUNNING not in _states(run)
+    after_first = _moments(run)
+    assert 1 <= len(after_first) < 5
     assert len(list(run.glob("checkpoints/*"))) >= 1, "running trials keep a checkpoint"
 
     monkeypatch.setenv("SLEEP_S", "0.1")
-    second = Driver(tmp_path, ray_folder, trials=12, resume=True, sampler="random")
-    assert second.finish() == 0, second.output.read_text()
-    _assert_whole(run, 12)
+    second = Driver(tmp_path, ray_folder, trials=8, resume=True, sampler="random")
+    second.wait_for(len(after_first) + 1, run)
+    second.kill()
+    assert wait_until_gone(str(ray_folder)) == []
+    after_second = _moments(run)
+    assert len(after_second) < 8
+    shutil.rmtree(run / "ray")
+
+    third = Driver(tmp_path, ray_folder, trials=8, resume=True)
+    assert third.finish() == 0, third.output.read_text()
+    found = _rows(run)
+    assert len({row["config_hash"] for row in found}) == len(found) == 8
+    states = _states(run)
+    assert TrialState.RUNNING not in states
+    assert states.count(TrialState.COMPLETE) == 8
+    for before in (after_first, after_second):
+        assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished trial ran again"
+    assert list(run.glob("checkpoints/*")) == []
+    assert list(run.rglob("*.aside")) == []

@@ -11,7 +11,10 @@ from hpsearch import archive
 from hpsearch.settings import resolve
 from hpsearch.stopping import TooManyFailuresError
 from hpsearch.storage import RunStorage
-from hpsearch.tuner import Outcome, search
+from hpsearch.tuner import Outcome, open_ledger, search
+
+OF_THE_RUN = {"node", "started_at", "finished_at"}
+"""Columns that say where and when a trial ran."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -59,7 +62,7 @@ def test_a_used_up_energy_budget_stops_the_search_and_resume_ends_it_with_a_row_
 
 
 def test_halving_stops_trials_early_and_a_trial_whose_worker_dies_goes_on_from_its_checkpoint(tmp_path):
-    outcome = _search(tmp_path, "MortalTrial", trials=18, halving=True, eta=3, grace=1)
+    outcome = _search(tmp_path, "MortalTrial", trials=12, halving=True, eta=3, grace=1)
     rows = _rows(tmp_path)
     states = Counter(row["state"] for row in rows)
     assert states["stopped"] >= 3
@@ -68,9 +71,32 @@ def test_halving_stops_trials_early_and_a_trial_whose_worker_dies_goes_on_from_i
     assert outcome.ledger.tracker.n_added == states["complete"], "a stopped trial is on no front"
     assert {row["epochs"] for row in rows if row["state"] == "stopped"} <= {1, 3}
     noted = outcome.ledger.study.noted_rungs()
-    assert len({trial_id for trial_id, rung, *_ in noted if rung == 1}) == 18
+    assert len({trial_id for trial_id, rung, *_ in noted if rung == 1}) == 12
     died = {path.stem for path in (tmp_path / "run" / "subnetworks").glob("*.died")}
     assert died & {row["trial_id"] for row in rows if row["state"] == "complete"}
+
+
+def test_without_halving_a_search_is_bit_identical_to_asking_running_and_telling_one_by_one(tmp_path):
+    import tabulated
+
+    found = _search(tmp_path / "ray", trials=13, halving=False, eta=2, max_concurrent=1)
+    settings, _ = resolve({"storage_path": str(tmp_path / "plain"), "name": "run", "trials": 13}, {})
+    plain, _ = open_ledger(RunStorage.open(settings.run), settings, tabulated.SPACE)
+    for _ in range(13):
+        suggestion = plain.suggest()
+        trial = tabulated.InstantTrial(suggestion.config, tmp_path)
+        trial.advance(trial.epochs)
+        plain.finish(suggestion.trial_id, trial.finish())
+    alone = {row["trial_id"]: row for row in _rows(tmp_path / "plain")}
+    for row in _rows(tmp_path / "ray"):
+        other = alone.pop(row["trial_id"])
+        assert {name: row[name] for name in row if name not in OF_THE_RUN} == {
+            name: other[name] for name in other if name not in OF_THE_RUN
+        }
+    assert alone == {}
+    orders = [[t.user_attrs["config_hash"] for t in ledger.study._trials()] for ledger in (found.ledger, plain)]
+    assert orders[0] == orders[1]
+    assert found.ledger.study.noted_rungs() == []
 
 
 def test_trials_that_raise_hang_or_end_without_a_number_fail_with_their_reason_and_the_search_goes_on(

@@ -1,15 +1,13 @@
 """A whole search in an object store (moto's S3 on loopback): run, gone on with, read, and no credential left behind."""
 
-import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
 
 from hpsearch.archive import read_trials
+from hpsearch.cli import main
 from hpsearch.storage import RunStorage
 
 server = pytest.importorskip("moto.server", reason="moto is in the extra test")
@@ -42,14 +40,30 @@ def environment() -> Iterator[dict[str, str]]:
     running.stop()
 
 
-def test_a_search_in_a_bucket_is_gone_on_with_and_read(environment: dict[str, str], tmp_path: Path) -> None:
-    first = _search(tmp_path, environment, "--trials", "4")
-    again = _search(tmp_path, environment, "--trials", "5", "--resume")
+@pytest.fixture(scope="module")
+def ray_session(environment: dict[str, str]) -> Iterator[None]:
+    """One Ray for both searches, started with the bucket's variables: its workers inherit them."""
+    import ray
+
+    from hpsearch.cluster import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="gp", dir="/tmp"))
+        connect("local")
+        yield
+        ray.shutdown()
+
+
+def test_a_search_in_a_bucket_is_gone_on_with_and_read(
+    environment: dict[str, str], ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = _search(capsys, "--trials", "2")
+    again = _search(capsys, "--trials", "3", "--resume")
     assert "report: s3://bucket/runs/one/report.html" in first
     storage = RunStorage.open("s3://bucket/runs/one")
     rows = read_trials(storage).to_pylist()
-    assert [row["state"] for row in rows] == ["complete"] * 5
-    assert len({row["trial_id"] for row in rows}) == 5
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    assert len({row["trial_id"] for row in rows}) == 3
     for row in rows:
         assert storage.exists(f"subnetworks/{row['trial_id']}/program.pt2")
     assert storage.read_bytes("report.html").startswith(b"<!doctype html>")
@@ -63,12 +77,9 @@ def test_a_search_in_a_bucket_is_gone_on_with_and_read(environment: dict[str, st
     assert SECRET not in first + again
 
 
-def _search(folder: Path, environment: dict[str, str], *options: str) -> str:
-    command = [sys.executable, "-m", "hpsearch.run", "--space", "digits", "--name", "one", "--set", "epochs=3"]
-    done = subprocess.run(
-        [*command, "--storage-path", "s3://bucket/runs", "--address", "local", *options],
-        cwd=folder, env={**os.environ, **environment, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def _search(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    command = ["search", "--space", "digits", "--name", "one", "--set", "epochs=2", "--set", "target=0.5"]
+    code = main([*command, "--storage-path", "s3://bucket/runs", *options])
+    said = capsys.readouterr()
+    assert code == 0, said.out + said.err
+    return said.out + said.err

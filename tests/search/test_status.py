@@ -103,3 +103,20 @@ def test_two_drivers_never_search_one_run(tmp_path):
         DriverLock(storage)
     lock.release()
     DriverLock(storage).release()
+
+
+def test_every_ended_trial_tells_optuna_where_it_ran_and_why_it_ended(tmp_path):
+    ledger = _open(tmp_path)
+    ledger.version = "1.2.3"
+    done, stopped, failed = (ledger.suggest() for _ in range(3))
+    row = tabulated.InstantTrial(done.config, Path()).finish()
+    ledger.finish(done.trial_id, {**row, "node": "a"})
+    ledger.stop(stopped.trial_id, "behind", {"epochs": 1, "node": "b", "train_seconds": 2.0})
+    ledger.fail(failed.trial_id, "loss is NaN", {"node": "c", "train_seconds": 3.0})
+    told = {trial.user_attrs["config_hash"]: trial.user_attrs for trial in ledger.study._trials()}
+    expected = {"macs": row["macs"], "energy_source": "model:none", "node": "a", "version": "1.2.3"}
+    assert expected.items() <= told[done.trial_id].items()
+    assert "train_seconds" in told[done.trial_id]
+    for suggestion, node, seconds, reason in ((stopped, "b", 2.0, "behind"), (failed, "c", 3.0, "loss is NaN")):
+        expected = {"node": node, "train_seconds": seconds, "version": "1.2.3", "reason": reason}
+        assert expected.items() <= told[suggestion.trial_id].items()
