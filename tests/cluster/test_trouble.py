@@ -32,8 +32,8 @@ def test_a_worker_that_joins_gets_trials_and_hands_them_on_when_it_has_to_go(clu
         "uv pip install --quiet --python ~/.greenprune/bin/python --constraint constraints.txt '.[cluster]')",
         timeout=300,
     )
-    # far more trials than can end meanwhile, and more at once than the members have slots: some always wait
-    begun = cluster.submit("joined", "--trials 500", "--max-concurrent 8", "--max-failures 0", LONGER)
+    # far more trials than can end meanwhile, and two more at once than the members have slots: these wait
+    begun = cluster.submit("joined", "--trials 500", "--max-concurrent 6", "--max-failures 0", LONGER)
     begun.await_states(1)
     began = time.monotonic()
     spare.run(f"{VENV}; ray start --address={cluster.hosts.head.ip}:6379 --disable-usage-stats")
@@ -44,7 +44,8 @@ def test_a_worker_that_joins_gets_trials_and_hands_them_on_when_it_has_to_go(clu
     wait_for(lambda: spare.name in {row["node"] for row in begun.rows()}, f"a trial to end on {spare.name}", 300)
     _tell("worker added", f"member after {joined - began:.0f} s, first trial {served - joined:.0f} s later")
 
-    # the notice of a spot market: 60 s, then the machine goes
+    # the notice of a spot market: 60 s, then the machine goes; of six trials at least one there has a state by now
+    begun.await_states(5)
     before = begun.rows()
     began = time.monotonic()
     cluster.hosts.head.run(
@@ -54,7 +55,7 @@ def test_a_worker_that_joins_gets_trials_and_hands_them_on_when_it_has_to_go(clu
     wait_for(lambda: spare.n_processes("ray::TrialWorker") == 0, f"the trials to leave {spare.name}", 150)
     left = time.monotonic() - began
     handed_on = {row["trial_id"] for row in begun.rows()} | begun.kept_states()
-    begun.await_rows(len(before) + 6)
+    wait_for(lambda: _n_continued(begun.rows()) > 0, "a trial to be continued elsewhere", 300)
     begun.press_ctrl_c()
     output = begun.await_end()
     found = begun.rows()
@@ -62,9 +63,8 @@ def test_a_worker_that_joins_gets_trials_and_hands_them_on_when_it_has_to_go(clu
     assert [row for row in found if row["trial_id"] in {old["trial_id"] for old in before}] == before
     assert Counter(row["state"] for row in found) == {"complete": len(found)}, [row["error"] for row in found]
     assert handed_on <= {row["trial_id"] for row in found} | begun.kept_states(), "a kept state was lost"
-    n_continued = sum(row["details"].get("continued_at_epoch", 0) > 0 for row in found)
-    _tell("worker drained (notice of 60 s)", f"its trials had left after {left:.0f} s, {n_continued} continued, lost 0")
-    assert n_continued >= 1
+    figures = f"its trials had left after {left:.0f} s, {_n_continued(found)} continued"
+    _tell("worker drained (notice of 60 s)", f"{figures}, lost 0; Ctrl-C then ended the search well")
 
 
 def test_a_killed_worker_loses_no_trial(cluster: RayCluster) -> None:
@@ -131,6 +131,10 @@ def _check_all_ended_once(begun: Submitted, n: int, before: list[dict[str, Any]]
     study = optuna.load_study(study_name=begun.run.name, storage=journal)
     ends = Counter(trial.user_attrs["config_hash"] for trial in study.trials if trial.state.name == "COMPLETE")
     assert ends == {row["trial_id"]: 1 for row in found}
+    return _n_continued(found)
+
+
+def _n_continued(found: list[dict[str, Any]]) -> int:
     return sum(row["details"].get("continued_at_epoch", 0) > 0 for row in found)
 
 

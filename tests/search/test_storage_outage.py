@@ -135,7 +135,7 @@ def test_a_bucket_that_is_not_there_is_an_error_at_once(proxy: Proxy, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_a_search_outlives_a_store_that_refuses_for_20_seconds_and_then_is_slow(
     proxy: Proxy,
     tmp_path: Path,
@@ -155,7 +155,7 @@ def test_a_search_outlives_a_store_that_refuses_for_20_seconds_and_then_is_slow(
     time.sleep(20)
     proxy.refuses, proxy.delay_s = False, 0.1
     assert proxy.n_refused > 0
-    assert search.finish() == 0, search.output.read_text()
+    assert search.finish(240) == 0, search.output.read_text()
     proxy.delay_s = 0.0
     found = rows(read_archive(run).table)
     assert Counter(row["state"] for row in found) == {"complete": 12}

@@ -1,0 +1,96 @@
+"""Trials that share a GPU: each has its part of the memory, and one that lacked it gets the GPU for itself, once."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import search_driver
+import torch
+
+from hpsearch import archive, gpu_share
+from hpsearch.settings import resolve
+from hpsearch.storage import RunStorage
+from hpsearch.tuner import Outcome, search
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("gpus", "total_gib", "share"),
+    [(1, 16, 1.0), (2, 16, 1.0), (0.5, 16, 0.5 - 600 / 16384), (0.125, 2, 0.0625)],
+    ids=["whole", "two", "half of a T4, less a CUDA context", "never less than half of the share"],
+)
+def test_a_trial_gets_its_share_of_the_memory_with_its_cuda_context_counted_in(
+    gpus: float, total_gib: int, share: float
+) -> None:
+    assert gpu_share.share_of_memory(gpus, total_gib * GIB) == pytest.approx(share)
+
+
+def test_only_lack_of_gpu_memory_on_a_shared_gpu_counts_as_crowded() -> None:
+    lack = torch.OutOfMemoryError("CUDA out of memory")
+    assert gpu_share.is_crowded(lack, 0.25)
+    assert not gpu_share.is_crowded(lack, 1.0), "alone it had all there is"
+    assert not gpu_share.is_crowded(lack, 0.0)
+    assert not gpu_share.is_crowded(RuntimeError("CUDA error"), 0.25)
+
+
+@pytest.fixture(scope="module")
+def one_gpu() -> Iterator[None]:
+    """A session of Ray that believes in a GPU."""
+    import ray
+
+    here = Path(__file__).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{search_driver.BENCHMARKS}:{here}")
+        patch.setenv("EPOCHS", "2")
+        patch.setenv("RAY_worker_niceness", "0")
+        folder = tempfile.mkdtemp(prefix="gp", dir="/tmp")
+        ray.init(
+            num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder,
+            object_store_memory=200_000_000,
+        )  # fmt: skip
+        yield
+        ray.shutdown()
+
+
+def _search(folder: Path, runner: str, **given: object) -> Outcome:
+    import tabulated
+
+    options = {"storage_path": str(folder), "name": "run", "space": "tabulated:SPACE", "gpus_per_trial": 0.25, **given}
+    settings, _ = resolve(options, {})
+    return search(settings, tabulated.SPACE, say=print, runner=f"crowded:{runner}")
+
+
+@pytest.mark.slow
+def test_a_trial_without_enough_memory_is_run_again_once_alone_before_it_counts_as_failed(
+    tmp_path: Path, one_gpu: None
+) -> None:
+    outcome = _search(tmp_path, "CrowdedTrial", trials=6, max_failures=0)
+    rows = archive.rows(archive.read_trials(RunStorage.open(tmp_path / "run")))
+    assert [row["state"] for row in rows] == ["complete"] * 6
+    assert outcome.ledger.counts["failed"] == 0
+    noted = _attempts(tmp_path / "run")
+    lacked = {trial_id for trial_id in noted if int(trial_id, 16) % 3 == 0}
+    assert lacked
+    for trial_id, attempts in noted.items():
+        shares = [share for share, _ in attempts]
+        assert shares == ([0.25, 1.0, 1.0] if trial_id in lacked else [0.25, 0.25])
+        assert all(n_neighbours == 0 for share, n_neighbours in attempts if share == 1), "it was not alone"
+
+
+@pytest.mark.slow
+def test_a_trial_that_lacks_memory_also_alone_has_failed_with_its_reason(tmp_path: Path, one_gpu: None) -> None:
+    outcome = _search(tmp_path, "HopelessTrial", trials=1, max_failures=1.0)
+    assert outcome.ledger.counts == {"failed": 1}
+    rows = archive.rows(archive.read_trials(RunStorage.open(tmp_path / "run")))
+    assert all("OutOfMemoryError: CUDA out of memory" in row["error"] for row in rows)
+
+
+def _attempts(run: Path) -> dict[str, list[tuple[float, int]]]:
+    """Return the share of the GPU and the number of neighbours of each epoch that each trial began, in order."""
+    found: dict[str, list[tuple[int, float, int]]] = {}
+    for path in (run / "subnetworks" / "notes").glob("*"):
+        trial_id, moment, share = path.name.split(".", 2)
+        found.setdefault(trial_id, []).append((int(moment), float(share), int(path.read_text())))
+    return {trial_id: [(share, n) for _, share, n in sorted(noted)] for trial_id, noted in found.items()}
