@@ -1,4 +1,4 @@
-# make demo    a search on real digits, its report and a picked sub-network (first command for a newcomer)
+# make demo    a search on real digits, its controls and report, and a picked sub-network (first command for a newcomer)
 # make test    all tests; those whose tools are missing here skip with the reason
 # make cluster the tests that own the machine: three hosts with Ray are killed and cut off, a search is killed 30 times
 # make check   the quick one for every edit: format, lint, types, import layers, fast tests
@@ -48,6 +48,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 demo: install
 	@rm -rf '$(DEMO_FOLDER)/$(DEMO_NAME)' '$(DEMO_FOLDER)/$(DEMO_NAME)-picked'
 	$(BIN)/python hpsearch/run.py --space digits --trials $(DEMO_TRIALS) --name $(DEMO_NAME) --storage-path $(DEMO_FOLDER) --cpus-per-trial 1
+	$(BIN)/hpsearch controls $(DEMO_FOLDER)/$(DEMO_NAME) --uniform 3
+	$(BIN)/hpsearch report $(DEMO_FOLDER)/$(DEMO_NAME)
 	$(BIN)/hpsearch pick $(DEMO_FOLDER)/$(DEMO_NAME) --max-energy $(DEMO_BUDGET) --export $(DEMO_FOLDER)/$(DEMO_NAME)-picked
 
 pictures: dev
