@@ -107,11 +107,11 @@ class MoAsha(Arm):
 
     stops = tuple(range(1, search_table.EPOCHS + 1))
 
-    def __init__(self, seed: int, python: str, *, grace: int = 1, eta: int = 3) -> None:
+    def __init__(self, seed: int, python: str) -> None:
         script = str(Path(__file__).with_name("search_moasha.py"))
         self._child = subprocess.Popen([python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         space = {name: len(axis) for name, axis in search_table.GRID.items()}
-        begin = {"space": space, "seed": seed, "epochs": search_table.EPOCHS, "grace": grace, "eta": eta}
+        begin = {"space": space, "seed": seed, "epochs": search_table.EPOCHS}
         self._write(begin)
         self._n_asked = 0
 

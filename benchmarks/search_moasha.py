@@ -3,10 +3,9 @@
     uv venv syne && uv pip install -p syne "syne-tune[moo]"
     python benchmarks/search_quality.py --syne-python syne/bin/python
 
-The class is used as it comes (random draws, grace 1, reduction factor 3) unless told otherwise. It hears of every
-epoch. Lines of JSON on standard input: {"space": {name: number of places}, "seed", "epochs", "grace", "eta"} first,
-then {"ask": number} -> places on the axes, {"report": number, "epoch", "error", "energy_j"} -> whether the trial
-goes on.
+The class is used as it comes (random draws, grace 1, reduction factor 3) and hears of every epoch. Lines of JSON on
+standard input: {"space": {name: number of places}, "seed", "epochs"} first, then {"ask": number} -> places on the axes,
+{"report": number, "epoch", "error", "energy_j"} -> whether the trial goes on.
 """
 
 import json
@@ -30,8 +29,6 @@ def main() -> None:
         metrics=["error", "energy_j"],
         time_attr="epoch",
         max_t=begin["epochs"],
-        grace_period=begin["grace"],
-        reduction_factor=begin["eta"],
         random_seed=begin["seed"],
     )
     trials: dict[int, Trial] = {}

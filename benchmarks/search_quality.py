@@ -33,7 +33,6 @@ from results_file import RESULTS, write_result
 from search_arms import Arm, MoAsha, Ours, Stock
 
 from hpsearch.pareto import FrontTracker, front_mask, hypervolume
-from hpsearch.rungs import usual_grace
 
 KEPT = RESULTS / "search_quality.jsonl"
 FIRST_SEED = 100
@@ -96,9 +95,6 @@ def arms(folder: Path, syne_python: str | None) -> dict[str, Callable[[int], Arm
     }
     if syne_python is not None:
         found["Syne Tune MO-ASHA"] = lambda seed: MoAsha(seed, syne_python)
-        found["Syne Tune MO-ASHA, our rung"] = lambda seed: MoAsha(
-            seed, syne_python, grace=usual_grace(search_table.EPOCHS), eta=2
-        )
     return found
 
 

@@ -47,11 +47,11 @@ def _rows(folder) -> list[dict]:
 
 
 def test_a_used_up_energy_budget_stops_the_search_and_resume_ends_it_with_a_row_per_trial(tmp_path):
-    outcome = _search(tmp_path, trials=30, energy_budget="5J")  # a tabulated trial spends one joule
+    outcome = _search(tmp_path, trials=30, energy_budget="5J", max_concurrent=1)  # a tabulated trial spends one joule
     assert outcome.reason == "energy budget used up"
     assert 5 <= outcome.ledger.n_finished < 12
     lines: list[str] = []
-    again = _search(tmp_path, trials=12, resume=True, lines=lines)
+    again = _search(tmp_path, trials=12, resume=True, max_concurrent=1, lines=lines)
     rows = _rows(tmp_path)
     assert (again.reason, again.error) == (None, None)
     assert lines[0].startswith("resumed: ")
@@ -113,7 +113,7 @@ def test_trials_that_raise_hang_or_end_without_a_number_fail_with_their_reason_a
 
 
 def test_too_many_failures_stop_the_search_with_the_commonest_reason(tmp_path):
-    outcome = _search(tmp_path, "DoomedTrial", trials=20, max_failures=0.2)
+    outcome = _search(tmp_path, "DoomedTrial", trials=20, max_failures=0.2, max_concurrent=1)
     assert isinstance(outcome.error, TooManyFailuresError)
     assert "loss is NaN" in str(outcome.error)
     assert outcome.ledger.n_finished < 20
@@ -132,9 +132,9 @@ def test_a_run_whose_books_cannot_be_written_ends_with_that_error_and_loses_noth
         write(storage, row)
 
     monkeypatch.setattr(archive, "write_trial", full_disk)
-    outcome = _search(tmp_path, trials=10)
+    outcome = _search(tmp_path, trials=10, max_concurrent=1)
     assert "No space left" in str(outcome.error)
     assert len(_rows(tmp_path)) == 3
     monkeypatch.undo()
-    again = _search(tmp_path, trials=10, resume=True)
+    again = _search(tmp_path, trials=10, resume=True, max_concurrent=1)
     assert again.ledger.n_finished == 10
