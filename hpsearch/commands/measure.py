@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.choose import METERS
@@ -65,7 +65,9 @@ def command(
         lines = measure_run(opened, rows, conditions, lambda line: console.print(describe(line)))
     finally:
         meter.close()
-    console.print(_table(lines))
+    # a pipe has 80 columns for rich, and a cell broken over two lines cannot be read
+    wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal)
+    wide.print(_table(lines), soft_wrap=True)
     if meter.source is None and power_w is None:
         console.print("joules are not available without a counter; --power-w W turns time into joules (time*power)")
     for warning in summarise_warnings(lines):
@@ -125,7 +127,8 @@ def summarise_warnings(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _table(lines: list[dict[str, Any]]) -> Table:
-    table = Table("network", "batch", "a pass takes", "95 %", "images/s", "energy", "95 %", "source", "n", box=None)
+    network = Column("network", no_wrap=True)  # its name is what --trial asks for: never shortened
+    table = Table(network, "batch", "a pass takes", "95 %", "images/s", "energy", "95 %", "source", "n", box=None)
     for line in lines:
         table.add_row(
             line["trial_id"],
