@@ -90,11 +90,15 @@ def _make_card(run: SearchRun, row: Row) -> Card:
 
 
 def reproduce_command(run: SearchRun, row: Row) -> str:
-    """Return the command that runs the same configuration again: the space with every draw pinned."""
+    """Return the command that runs the same configuration again: the space with every draw pinned, all its seeds."""
     settings = run.settings
     pins = {key: value for key, _, value in (pin.partition("=") for pin in settings.get("pins") or ())}
     pins |= {name: _value(value) for name, value in (row.get("params") or {}).items()}
     options = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in pins.items())
+    if settings.get("profile"):
+        options += f" --profile {shlex.quote(str(settings['profile']))}"
+    if len(row.get("repeats") or []) > 1:
+        options += f" --repeats {len(row['repeats'])}"
     seed = settings.get("seed") or 0
     space = shlex.quote(str(settings.get("space", "digits")))
     return f"hpsearch search --space {space} --trials 1 --seed {seed} --name again-{row['trial_id']}{options}"

@@ -253,7 +253,7 @@ def test_every_layer_of_the_cut_network_is_one_of_torch() -> None:
 def test_it_takes_other_batch_sizes_and_image_sizes() -> None:
     gated, _ = gated_case("resnet18", "both", torch.float32)
     static = extract(gated, make_masks(gated, "random halves"))
-    verify(gated, static, torch.randn(5, 3, 96, 80))
+    assert verify(gated, static, torch.randn(5, 3, 96, 80)) < 1e-3
 
 
 def test_an_unfrozen_network_is_not_cut() -> None:

@@ -9,9 +9,12 @@ import torch
 from torch import fx, nn
 from torchvision.models import densenet121, mobilenet_v3_small, resnet18
 
+from greenprune_core.config import BudgetConfig, DataConfig, GateConfig, NetworkConfig, OptimiserConfig, TrialConfig
+from greenprune_core.data import load_data
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError, VerificationError
 from greenprune_core.portable_graph import describe, rebuild
 from greenprune_core.subnetwork import export_subnetwork, load_subnetwork, save_subnetwork
+from hpsearch.trial import run_trial
 
 MEAN_STD = {"mean": [0.2, 0.3, 0.4], "std": [0.5, 0.6, 0.7]}
 CARD = {
@@ -242,6 +245,38 @@ def test_onnx_agrees_with_the_network_in_another_runtime(folder, images, tmp_pat
     session = onnxruntime.InferenceSession(tmp_path / "out" / "network.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), load_subnetwork(folder)(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_every_format_gives_the_accuracy_of_the_card_on_the_test_images(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    config = TrialConfig(
+        network=NetworkConfig(name="cifar_resnet8", width=4),
+        data=DataConfig(name="digits"),
+        budget=BudgetConfig(target=0.6),
+        gates=GateConfig(learning_rate_factor=5.0),
+        optimiser=OptimiserConfig(batch_size=32),
+        epochs=3,
+    )
+    row = run_trial(config, tmp_path / "t1")
+    data = load_data(config.data)
+    batches = list(data.plain_batches("test", 512))
+    mean, std = data.mean.reshape(1, -1, 1, 1), data.std.reshape(1, -1, 1, 1)
+    raw = torch.cat([images for images, _ in batches]) * std + mean
+    labels = torch.cat([labels for _, labels in batches])
+    export_subnetwork(tmp_path / "t1", tmp_path / "out", ["pt2", "safetensors", "onnx"])
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "network.onnx", providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        answers = {
+            "eager": load_subnetwork(tmp_path / "out")(raw),
+            "pt2": torch.export.load(tmp_path / "out" / "program.pt2").module()(raw),
+            "onnx": torch.from_numpy(session.run(None, {"images": raw.numpy()})[0]),
+        }
+    assert 0.3 < row["test_accuracy"] < 1.0
+    assert len(raw) == row["n_test"]
+    for name, logits in answers.items():
+        assert torch.equal(logits.argmax(1), answers["eager"].argmax(1)), name
+        assert float((logits.argmax(1) == labels).double().mean()) == row["test_accuracy"], name
 
 
 def test_without_the_extra_onnx_says_what_to_install(folder, tmp_path, monkeypatch):

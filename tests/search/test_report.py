@@ -286,6 +286,13 @@ def test_the_command_that_runs_a_trial_again_pins_every_draw(open_rows):
     )
 
 
+def test_the_command_keeps_the_profile_and_the_number_of_seeds(open_rows):
+    rows = [make_row(n, seed=n, params={"target": 0.5}, config_hash="t00001") for n in (1, 2, 3)]
+    (card,) = make_cards(open_rows(rows, profile="my edge.json"))
+    assert card.reproduce.endswith("--set target=0.5 --profile 'my edge.json' --repeats 3")
+    assert card.repeats == ("seed 1: 90.00 %", "seed 2: 90.00 %", "seed 3: 90.00 %")
+
+
 def test_the_files_hold_the_front(run):
     write_report(run)
     ids = run.front["trial_id"].to_pylist()

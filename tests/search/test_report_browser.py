@@ -1,12 +1,14 @@
 """Opens a report in headless Chromium from Debian, as a reader would, with no network to fall back on."""
 
 import json
+import re
 import shutil
 import time
 
 import pytest
 from archive_maker import make_row, make_rows, make_run
 
+from hpsearch.archive import CONTROLS_FOLDER, write_trial
 from hpsearch.report import write_report
 from hpsearch.search_run import open_run
 
@@ -42,8 +44,9 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     rows = make_rows(150)
-    rows.append(make_row(900, accuracy=0.98, energy_j=2e-3, control="dense"))
+    rows.append(make_row(901, state="failed", error="<script>document.title = 'taken over'</script>"))
     storage = make_run(tmp_path_factory.mktemp("runs") / "run", rows)
+    write_trial(storage, make_row(900, accuracy=0.98, energy_j=2e-3, control="dense"), CONTROLS_FOLDER)
     write_report(open_run(storage.location))
     return f"file://{storage.local}/report.html"
 
@@ -81,7 +84,7 @@ def front_points(page):
 
 
 def test_the_points_of_the_front_are_there_and_have_names(page):
-    rows = page.find_elements("css selector", "#front tbody tr")
+    rows = page.find_elements("css selector", "#front tbody tr[data-trial]")
     points = front_points(page)
     assert len(points) == len(rows) > 5
     assert all(point.get_attribute("aria-label") for point in points)
@@ -95,6 +98,31 @@ def test_nothing_is_requested_and_no_error_is_logged(page, address):
     assert requests, "the page itself should have been logged"
     assert {url for url in requests if not url.startswith("data:")} <= {address, "about:blank"}
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_text_of_the_run_is_no_code(page):
+    assert "taken over" not in page.title
+    assert "taken over" in text_of(page, "#history table")
+
+
+def test_hovering_shows_objectives_with_units(page):
+    from selenium.webdriver import ActionChains
+
+    point = front_points(page)[1]
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(page).move_to_element(point).perform()
+    wait_for(page, "return document.querySelector('#vg-tooltip-element.visible') !== null")
+    lines = text_of(page, "#vg-tooltip-element")
+    assert re.search(r"accuracy\s*[\d.]+ %", lines)
+    assert re.search(r"energy\s*[\d.]+ [mµ]J", lines)
+
+
+def test_the_control_is_marked_and_a_click_says_what_it_is(page):
+    (diamond,) = page.find_elements("css selector", "[data-spec=front] g[class*=control_points] path")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", diamond)
+    diamond.click()
+    wait_for(page, "return !document.querySelector('#chosen').hidden")
+    assert text_of(page, "#chosen h3") == "dense network (control, not searched)"
 
 
 def test_dragging_the_line_changes_the_pick(page):
@@ -137,8 +165,10 @@ def test_a_click_on_a_point_opens_its_card(page):
 
 
 def test_a_link_in_the_table_opens_the_card_too(page):
-    page.find_element("css selector", "#front tbody tr:nth-child(2) a").click()
+    link = page.find_element("css selector", "#front tbody tr:nth-child(2) a")
+    link.click()
     wait_for(page, "return document.querySelectorAll('details.card[open]').length === 1")
+    assert text_of(page, "details.card[open] summary b") == link.text
 
 
 def test_a_click_on_a_faint_point_shows_its_trial(page):
