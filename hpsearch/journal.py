@@ -132,7 +132,9 @@ def study_name(storage: RunStorage) -> str | None:
     """Return the name of the study that a run's journal holds; None where there is no journal or it is empty."""
     if not storage.exists(JOURNAL):
         return None
-    first, _, _ = storage.read_bytes(JOURNAL).partition(b"\n")
+    first, end, _ = storage.read_bytes(JOURNAL).partition(b"\n")
+    if not end:
+        return None  # killed in its very first write
     return next((str(log["study_name"]) for log in _parse(first, str(storage)) if "study_name" in log), None)
 
 

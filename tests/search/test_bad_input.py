@@ -1,5 +1,6 @@
 """What a user can get wrong in a search: exit code 2, one line with rule, value and way out, nothing written."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -128,6 +129,14 @@ def test_the_journal_of_another_study_is_refused(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "holds 'other'" in error
     assert error.count("\n") == 1
+
+
+def test_a_journal_that_a_kill_tore_in_its_first_line_is_no_obstacle(tmp_path):
+    storage, settings = _made(tmp_path)
+    (tmp_path / "run" / "study.journal").write_bytes(b'{"op_code":0,"work')
+    check_run(storage, dataclasses.replace(settings, resume=True))
+    ledger, again = open_ledger(storage, settings, load_space("digits"))
+    assert (ledger.n_finished, again) == (0, 0)
 
 
 def test_a_run_is_not_resumed_with_another_version_of_the_columns(tmp_path):
