@@ -33,7 +33,10 @@ TORCHVISION = (
     *("resnet18", "vgg11_bn", "mobilenet_v3_small", "densenet121", "regnet_y_400mf", "convnext_tiny"),
     *("efficientnet_b0", "vit_b_16", "googlenet", "swin_t"),
 )
-GATED = ("cifar_resnet20", "cifar_resnet56", "cifar_vgg16", "torchvision/mobilenet_v3_small", "torchvision/densenet121")
+GATED = (
+    *("cifar_resnet20", "cifar_resnet56", "cifar_vgg16", "torchvision/mobilenet_v3_small", "torchvision/densenet121"),
+    *("torchvision/shufflenet_v2_x0_5", "torchvision/efficientnet_b0"),
+)
 N_MASKS = 5
 
 
