@@ -50,12 +50,12 @@ class Subject:
 
 
 def choose_trials(run: SearchRun, trial_ids: Sequence[str] = ()) -> list[Mapping[str, Any]]:
-    """Return the rows to measure: the asked ones, else the front; only those with a saved sub-network.
+    """Return the rows to measure: the asked ones, else the front and its controls; only those with a saved sub-network.
 
     Raises:
         ConfigError: an unknown trial, or nothing with a saved sub-network.
     """
-    by_id = {row["trial_id"]: row for row in run.rows}
+    by_id = {row["trial_id"]: row for row in [*run.rows, *run.controls]}
     unknown = [trial_id for trial_id in trial_ids if trial_id not in by_id]
     if unknown:
         known = ", ".join(list(by_id)[:5]) or "none"
@@ -63,7 +63,7 @@ def choose_trials(run: SearchRun, trial_ids: Sequence[str] = ()) -> list[Mapping
             f"a trial to measure is one of the run's, but got {unknown[0]!r}; finished ones: {known}, ..."
         )
     asked: list[Mapping[str, Any]] = [by_id[trial_id] for trial_id in trial_ids]
-    wanted = asked or list(run.compared.members)
+    wanted = asked or [*run.compared.members, *run.controls]
     if not wanted:
         raise ConfigError(f"measuring needs finished trials, but {run.storage} has none on its front; wait or resume")
     missing = [

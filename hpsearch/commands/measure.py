@@ -15,7 +15,9 @@ from hpsearch.units import ENERGY, TIME, show
 
 @click.command("measure")
 @click.argument("run")
-@click.option("--trial", "trial_ids", multiple=True, metavar="ID", help="Measure this trial; default the whole front.")
+@click.option(
+    "--trial", "trial_ids", multiple=True, metavar="ID", help="Measure this trial; default the front and its controls."
+)
 @click.option(
     "--meter", "meter_name", type=click.Choice(METERS), default="auto", show_default=True, help="What counts."
 )
@@ -38,7 +40,7 @@ def command(
     min_seconds: float,
     windows: int,
 ) -> None:
-    """Measure the sub-networks on the front of RUN, and the dense networks they come from.
+    """Measure the sub-networks on the front of RUN, its controls, and the dense networks they come from.
 
     Writes measurements.parquet into the run's folder. Let nothing else run on the device meanwhile.
     """

@@ -116,6 +116,8 @@ class MemberLine:
     interval: str
     test_accuracy: str
     cost: str
+    third: str | None
+    """Third objective; None where there are two."""
     macs: str
     params: str
     latency: str
@@ -129,7 +131,7 @@ class MemberLine:
 def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
     """Write the front's table, from the cheapest to the dearest."""
     members = run.compared.members
-    second = run.objectives[1]
+    second, *rest = run.objectives[1:]
     lines = []
     for place, row in enumerate(members):
         interval = accuracy_interval(row)
@@ -142,6 +144,7 @@ def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
                 interval=f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "-",
                 test_accuracy=show(row.get("test_accuracy"), ACCURACY_UNIT),
                 cost=show(row[second.column], QUANTITIES[second.unit]),
+                third=show(row[rest[0].column], QUANTITIES[rest[0].unit]) if rest else None,
                 macs=_with_share(row.get("macs"), row.get("dense_macs")),
                 params=_with_share(row.get("params_kept"), row.get("dense_params")),
                 latency=show(row.get("latency_s"), TIME),

@@ -10,6 +10,7 @@ from greenprune_core.subnetwork import load_subnetwork
 from hpsearch.archive import CONTROLS_FOLDER, finished_ids, write_trial
 from hpsearch.cli import main
 from hpsearch.controls import Place, plan_controls, train_controls
+from hpsearch.measurement import choose_trials
 from hpsearch.report import render_page, render_summary
 from hpsearch.report.control_view import control_lines, placed_controls
 from hpsearch.report.front_view import front_view
@@ -143,6 +144,14 @@ def test_a_control_of_another_source_is_left_out_and_counted(tmp_path):
     run = show(tmp_path, [make_row(1)], [control(2, "dense", energy_source="nvml"), control(3, "dense")])
     assert [row["trial_id"] for row in placed_controls(run)] == ["t00003"]
     assert "1 control left out" in render_page(run)
+
+
+def test_controls_are_measured_with_the_front_or_by_name(tmp_path):
+    run = show(tmp_path, [make_row(1), make_row(2, accuracy=0.1)], [control(3, "dense")])
+    for name in ("t00001", "t00002", "t00003"):
+        run.storage.write_bytes(f"subnetworks/{name}/card.json", b"{}")
+    assert [row["trial_id"] for row in choose_trials(run)] == ["t00001", "t00003"]
+    assert [row["trial_id"] for row in choose_trials(run, ["t00003"])] == ["t00003"]
 
 
 def test_a_run_without_a_front_has_no_controls(tmp_path, capsys):

@@ -146,6 +146,13 @@ def test_controls_are_marked_and_repeats_have_bars(open_rows):
     assert control.low is None
 
 
+def test_the_table_has_all_three_objectives(open_rows):
+    run = open_rows([make_row(1), make_row(2, accuracy=0.5, train_energy_j=1.0)], third_objective="training-energy")
+    assert [line.third for line in front_table(run, None)] == ["1.00 J", "51.0 J"]
+    assert "| energy | training-energy | MACs | parameters |" in render_summary(run)
+    assert render_page(run).count('<th scope="col">training-energy</th>') == 1
+
+
 def test_hovering_says_trial_and_objectives_with_their_units(open_rows):
     repeats = [{"seed": n, "val_accuracy": 0.9 + n / 100} for n in range(3)]
     run = open_rows([make_row(1, repeats=repeats), make_row(2, accuracy=0.5)], third_objective="training-energy")
