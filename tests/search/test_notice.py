@@ -1,18 +1,22 @@
 """Notice to go: a signal, or Ray draining the node; the trial keeps its state and leaves."""
 
+import json
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import search_driver  # noqa: F401  puts the tabulated trials on the import path
-import tabulated
+from search_driver import Driver, wait_until_gone
 from test_worker import _task
 
 from hpsearch import notice, worker
+from hpsearch.archive import read_archive, rows
 from hpsearch.checkpoints import checkpoint_path
 from hpsearch.notice import Notice
+from hpsearch.storage import RunStorage
 from hpsearch.worker import TrialHost
 
 
@@ -57,8 +61,8 @@ def test_with_notice_the_trial_keeps_its_state_at_the_end_of_the_epoch_and_anoth
     given.is_given = lambda: next(answers)  # type: ignore[method-assign]
     leaving = TrialHost(_task(tmp_path, rungs=[]), given)
     assert leaving.step() is None
-    kept = tabulated.InstantTrial.restore(tmp_path / checkpoint_path(leaving._id), leaving._trial.config, tmp_path)
-    assert kept.epoch == 2
+    kept = json.loads((tmp_path / checkpoint_path(leaving._id)).read_text())
+    assert kept["epoch"] == 2
     last = TrialHost(_task(tmp_path, rungs=[])).step()
     assert last is not None
     assert last["state"] == "complete"
@@ -83,3 +87,37 @@ def test_tune_gives_each_trial_what_its_task_asks_for() -> None:
     for cpus, gpus in ((1, 0.25), (2, 1.0), (4, 0)):
         request = worker.TrialWorker.default_resource_request({"cpus": cpus, "gpus": gpus})
         assert request.required_resources == {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_worker_process_that_gets_sigterm_hands_its_trial_on_and_no_failure_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLEEP_S", "0.5")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's own starves beside other tests
+    ray_folder = Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
+    search = Driver(tmp_path, ray_folder, trials=4, **{"max-failures": 0})
+    search.wait_for(1, tmp_path / "run", 200)
+    for pid in _trial_workers(ray_folder):
+        os.kill(pid, signal.SIGTERM)
+    assert search.finish(200) == 0, search.output.read_text()
+    found = rows(read_archive(RunStorage.open(tmp_path / "run")).table)
+    assert [row["state"] for row in found] == ["complete"] * 4, [row["error"] for row in found]
+    assert any((row["details"] or {}).get("continued_at_epoch", 0) > 0 for row in found)
+    assert wait_until_gone(str(ray_folder)) == []
+    shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+def _trial_workers(ray_folder: Path) -> list[int]:
+    """Return the ids of the processes that run trials below a session's folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            is_worker = (folder / "cmdline").read_bytes().startswith(b"ray::TrialWorker")
+            if is_worker and str(ray_folder).encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    assert found, "no process runs a trial"
+    return found
