@@ -49,7 +49,6 @@ def check_nodes(storage: RunStorage, data: DataConfig, data_dir: str | None) -> 
         ConfigError: what the nodes lack, each named.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
     others = [
@@ -63,26 +62,34 @@ def check_nodes(storage: RunStorage, data: DataConfig, data_dir: str | None) -> 
     if mark is not None:
         mark.touch()
     try:
-        task = ray.remote(num_cpus=0, max_retries=0)(look_here)
-        asked = [
-            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                str(mark) if mark else None, asdict(data), data_dir
-            )
-            for node in others
-        ]
-        ready, late = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
-        looks = [look for answer in ready if (look := _answer(answer)) is not None]
+        looks = _ask(others, str(mark) if mark else None, data, data_dir)
     finally:
         if mark is not None:
             mark.unlink(missing_ok=True)
-    if late:
-        logger.warning("%d of %d nodes did not say within %g s what they have", len(late), len(asked), ANSWER_S)
     problems = find_problems(looks, versions(), str(storage), platform.node())
     if problems:
         raise ConfigError(
             f"every node needs the packages, the storage and the data of the search, but {'; '.join(problems)}; "
             "run `ray up` again, or see docs/cluster.md"
         )
+
+
+def _ask(nodes: list[str], mark: str | None, data: DataConfig, data_dir: str | None) -> list[NodeLook]:
+    """Return what was found on the nodes that answered."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(look_here)
+    asked = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            mark, asdict(data), data_dir
+        )
+        for node in nodes
+    ]
+    ready, late = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
+    if late:
+        logger.warning("%d of %d nodes did not say within %g s what they have", len(late), len(asked), ANSWER_S)
+    return [look for answer in ready if (look := _answer(answer)) is not None]
 
 
 def look_here(mark: str | None, data: dict[str, Any], data_dir: str | None) -> NodeLook:
