@@ -4,6 +4,7 @@ The draws are made on the CPU and moved: the same step gives the same images on 
 """
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -33,6 +34,26 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of [N, C, H, W] left to right with probability 1/2."""
     mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def resized_crop(images: Tensor, least_area: float, generator: torch.Generator) -> Tensor:
+    """Cut a random part out of each image of [N, C, H, W] and enlarge it to the whole size.
+
+    As Szegedy et al., arXiv 1409.4842, section 6: the part's share of the area is uniform in [least_area, 1], the
+    logarithm of its aspect ratio in that of [3/4, 4/3], its place uniform; a side is at most the image's. Bilinear: an
+    image is only ever enlarged.
+    """
+    n = len(images)
+    area, ratio, left, top = torch.rand(4, n, generator=generator)
+    area = least_area + (1 - least_area) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    theta = torch.zeros(n, 2, 3)
+    # in units in which the image reaches from -1 to 1
+    theta[:, 0, 0], theta[:, 0, 2] = width, (2 * left - 1) * (1 - width)
+    theta[:, 1, 1], theta[:, 1, 2] = height, (2 * top - 1) * (1 - height)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False).to(images)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def mixup(

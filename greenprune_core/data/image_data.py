@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from greenprune_core.config import DataConfig
-from greenprune_core.data.augment import flip, mixup, shift, step_generator
+from greenprune_core.data.augment import flip, mixup, resized_crop, shift, step_generator
 from greenprune_core.data.split import stratified_split
 from greenprune_core.data.stores import DatasetStore, Store, TensorStore
 from greenprune_core.errors import DataError
@@ -80,6 +80,8 @@ class ImageData:
         reader = self.parts["train"].read(batches[first_step:])
         for step, (images, labels) in enumerate(reader, start=first_step):
             generator = step_generator(seed, epoch, step)
+            if self.config.crop is not None:
+                images = resized_crop(images, self.config.crop, generator)
             if self.config.shift:
                 images = shift(images, self.config.shift, generator)
             if self.config.flip:
