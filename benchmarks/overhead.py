@@ -6,7 +6,7 @@ driver: trials do nothing (`tabulated.InstantTrial`), so that wall seconds per t
 the start of the workers are left out by timing from the tenth end of a trial to the last. The arms take turns, a third
 of their trials each time, so that whatever else the machine does falls on all of them. busy: trials of 5 s that only
 sleep; the share of the slots' time in which they ran one, from the first start to the start of the last wave. memory:
-100 real trials of two epochs on digits, one after the other in one worker process, and what it has grown. Result:
+100 real trials of five epochs on digits, one after the other in one worker process, and what it has grown. Result:
 benchmarks/results/overhead-<date>.json.
 """
 
@@ -29,6 +29,7 @@ from results_file import write_result
 
 from hpsearch import archive
 from hpsearch.cluster import QUIET
+from hpsearch.commands.search import SMOKE
 from hpsearch.mirror import make_sampler
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
@@ -272,7 +273,7 @@ def _busy(slots: int, n_trials: int = 24) -> dict[str, Any]:
 
 
 def _memory() -> dict[str, Any]:
-    space = pin(load_space("digits"), {"epochs": "2", "n_train": "256"})
+    space = pin(load_space("digits"), dict(pair.split("=") for pair in SMOKE))
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         given = {"storage_path": folder, "name": "ours", "space": "digits", "trials": N_MEMORY, "max_concurrent": 1}
         outcome = search(resolve(given, {})[0], space, say=print, runner="overhead:WatchedTrial")
@@ -281,7 +282,8 @@ def _memory() -> dict[str, Any]:
     details = [row["details"] for row in rows if row["details"]]
     sizes = [round(detail["resident_bytes"] / 1e6) for detail in details]
     return {
-        "n": len(details),
+        "n": outcome.ledger.n_finished,
+        "of them failed": outcome.ledger.counts["failed"],
         "processes": len({detail["pid"] for detail in details}),
         "resident MB after trials 1, 10, 50 and the last": [sizes[0], sizes[9], sizes[len(sizes) // 2], sizes[-1]],
         "grown by MB from the first trial to the last": sizes[-1] - sizes[0],
