@@ -43,34 +43,35 @@ def _moments(run: Path) -> dict[Path, int]:
 
 def test_ctrl_c_keeps_checkpoints_and_a_killed_resume_with_more_trials_goes_on(tmp_path, ray_folder, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setenv("SLEEP_S", "0.5")  # epochs: long enough that the end of the search cuts trials off
+    monkeypatch.setenv("SLEEP_S", "2")  # four waves of 8 s: the first row comes long before the last trial
     monkeypatch.setenv("EPOCHS", "4")
-    first = Driver(tmp_path, ray_folder, trials=5)
+    first = Driver(tmp_path, ray_folder, trials=8)
     first.wait_for(1, run)
     first.interrupt()
     assert first.finish() == 0, first.output.read_text()
     assert "interrupted" in first.output.read_text()
     assert TrialState.RUNNING not in _states(run)
     after_first = _moments(run)
-    assert 1 <= len(after_first) < 5
+    assert 1 <= len(after_first) < 8
     assert len(list(run.glob("checkpoints/*"))) >= 1, "running trials keep a checkpoint"
 
-    monkeypatch.setenv("SLEEP_S", "0.1")
-    second = Driver(tmp_path, ray_folder, trials=8, resume=True, sampler="random")
+    monkeypatch.setenv("SLEEP_S", "1")
+    second = Driver(tmp_path, ray_folder, trials=10, resume=True, sampler="random")
     second.wait_for(len(after_first) + 1, run)
     second.kill()
     assert wait_until_gone(str(ray_folder)) == []
     after_second = _moments(run)
-    assert len(after_second) < 8
+    assert len(after_second) < 10
     shutil.rmtree(run / "ray")
 
-    third = Driver(tmp_path, ray_folder, trials=8, resume=True)
+    monkeypatch.setenv("SLEEP_S", "0.1")
+    third = Driver(tmp_path, ray_folder, trials=10, resume=True)
     assert third.finish() == 0, third.output.read_text()
     found = _rows(run)
-    assert len({row["config_hash"] for row in found}) == len(found) == 8
+    assert len({row["config_hash"] for row in found}) == len(found) == 10
     states = _states(run)
     assert TrialState.RUNNING not in states
-    assert states.count(TrialState.COMPLETE) == 8
+    assert states.count(TrialState.COMPLETE) == 10
     for before in (after_first, after_second):
         assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished trial ran again"
     assert list(run.glob("checkpoints/*")) == []
