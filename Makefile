@@ -8,6 +8,8 @@
 
 PYTHON ?= python3.11
 JOBS ?= 2
+# searches on Ray mostly wait, so three workers fill two cores
+TEST_JOBS ?= 3
 DEMO_TRIALS ?= 16
 DEMO_FOLDER ?= runs
 DEMO_NAME ?= demo
@@ -56,7 +58,7 @@ pictures: dev
 	$(BIN)/python docs/make_pictures.py $(DEMO_FOLDER)/$(DEMO_NAME) docs/img
 
 test: dev
-	$(PYTEST) -n $(JOBS)
+	$(PYTEST) -n $(TEST_JOBS)
 
 # one after the other: hosts are killed and seconds are reported
 cluster: dev

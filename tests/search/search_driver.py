@@ -40,6 +40,14 @@ class Driver:
             assert time.monotonic() < ends, self.output.read_text()
             time.sleep(0.05)
 
+    def wait_for_a_checkpoint(self, folder: Path, limit_s: float = 300) -> None:
+        """Wait until a running trial has kept its state."""
+        ends = time.monotonic() + limit_s
+        while not list(folder.glob("checkpoints/*.pt")):
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < ends, self.output.read_text()
+            time.sleep(0.05)
+
     def kill(self) -> None:
         """End it without a goodbye."""
         os.kill(self.process.pid, signal.SIGKILL)

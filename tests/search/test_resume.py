@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,19 +41,11 @@ def _moments(run: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in run.glob("trials/*.parquet")}
 
 
-def _wait_for_a_checkpoint(driver: Driver, run: Path) -> None:
-    ends = time.monotonic() + 300
-    while not list(run.glob("checkpoints/*.pt")):
-        assert driver.process.poll() is None, driver.output.read_text()
-        assert time.monotonic() < ends, driver.output.read_text()
-        time.sleep(0.05)
-
-
 def test_ctrl_c_keeps_checkpoints_and_a_killed_resume_with_more_trials_goes_on(tmp_path, ray_folder, monkeypatch):
     run = tmp_path / "run"
     monkeypatch.setenv("SLEEP_S", "2")  # epochs: the first checkpoint comes 12 s before the trial's end
     first = Driver(tmp_path, ray_folder, trials=8)
-    _wait_for_a_checkpoint(first, run)
+    first.wait_for_a_checkpoint(run)
     first.interrupt()
     assert first.finish() == 0, first.output.read_text()
     assert "interrupted" in first.output.read_text()
