@@ -33,7 +33,7 @@ def test_a_worker_that_joins_gets_trials_and_hands_them_on_when_it_has_to_go(clu
         timeout=300,
     )
     # two more at once than the members have slots: these wait
-    begun = cluster.submit("joined", "--trials 14", "--max-concurrent 6", "--max-failures 0", LONGER)
+    begun = cluster.submit("joined", "--trials 18", "--max-concurrent 6", "--max-failures 0", LONGER)
     begun.await_states(1)
     began = time.monotonic()
     spare.run(f"{VENV}; ray start --address={cluster.hosts.head.ip}:6379 --disable-usage-stats")
@@ -44,8 +44,8 @@ def test_a_worker_that_joins_gets_trials_and_hands_them_on_when_it_has_to_go(clu
     wait_for(lambda: spare.name in {row["node"] for row in begun.rows()}, f"a trial to end on {spare.name}", 300)
     _tell("worker added", f"member after {joined - began:.0f} s, first trial {served - joined:.0f} s later")
 
-    # the notice of a spot market: 60 s, then the machine goes; of six trials at least one there has a state by now
-    begun.await_states(5)
+    # the notice of a spot market: 60 s, then the machine goes
+    begun.await_states(2)
     before = begun.rows()
     began = time.monotonic()
     cluster.hosts.head.run(
@@ -55,7 +55,7 @@ def test_a_worker_that_joins_gets_trials_and_hands_them_on_when_it_has_to_go(clu
     wait_for(lambda: spare.n_processes("ray::TrialWorker") == 0, f"the trials to leave {spare.name}", 150)
     left = time.monotonic() - began
     begun.await_end()
-    n_continued = _check_all_ended_once(begun, 14, before)
+    n_continued = _check_all_ended_once(begun, 18, before)
     figures = f"its trials had left after {left:.0f} s, {n_continued} continued"
     _tell("worker drained (notice of 60 s)", f"{figures}, lost 0")
 
