@@ -71,6 +71,7 @@ def test_constraints_lock_every_dependency() -> None:
     assert names - locked == set()
 
 
+@pytest.mark.slow
 def test_the_entry_script_works_alone_from_any_folder(tmp_path: Path) -> None:
     shutil.copy2(ROOT / "hpsearch" / "run.py", tmp_path / "run.py")
     (tmp_path / "elsewhere").mkdir()

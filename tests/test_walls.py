@@ -30,7 +30,13 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("module", "forbidden"), CASES, ids=[module for module, _ in CASES])
+LOADS_TORCH = ("greenprune_core.one_pass", "greenprune_core.subnetwork", "hpsearch.trial")  # seconds each
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[0] in LOADS_TORCH else (), id=case[0]) for case in CASES],
+)
 def test_a_fresh_import_loads_nothing_from_behind_its_wall(module: str, forbidden: tuple[str, ...]) -> None:
     code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
     loaded = _run(code)

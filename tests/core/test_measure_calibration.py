@@ -97,6 +97,7 @@ def test_a_declared_power_makes_joules_of_modelled_time():
     assert "time*power" in profile.static_power_w.source
 
 
+@pytest.mark.slow
 def test_counted_joules_are_fitted_and_named_after_their_meter():
     profile = calibrate("here", ReplayMeter(itertools.count(0.0, 0.5), source="rapl"), plan=TINY)
     assert profile.joules_per_mac is not None

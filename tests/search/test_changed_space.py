@@ -84,6 +84,6 @@ def test_choices_may_go_and_come(tmp_path):
     assert "cubic" in {config.phases.ramp_shape for config in drawn}
 
 
-@pytest.mark.parametrize("sampler", ["random", "nsga2", "gp"])
+@pytest.mark.parametrize("sampler", ["random", "nsga2", pytest.param("gp", marks=pytest.mark.slow)])
 def test_another_sampler_goes_on_with_what_is_known(tmp_path, sampler):
     assert len(_resumed(tmp_path, _space(0.4, 0.6), sampler=sampler)) == N_AFTER - N_BEFORE

@@ -108,8 +108,8 @@ def flat(config):
         ("digits", 1, 8),
         ("fashion_mnist", 1, 14),
         ("cifar10", 3, 32),
-        ("tiny_imagenet", 3, 64),
-        ("torchvision", 3, 224),
+        pytest.param("tiny_imagenet", 3, 64, marks=pytest.mark.slow),
+        pytest.param("torchvision", 3, 224, marks=pytest.mark.slow),
     ],
 )
 def test_every_target_leaves_room_for_the_floors_of_all_layers(name, in_channels, image_size):
