@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,19 @@ FIRST_TARGETS = (0.5, 0.25, 1.0, 0.2)
 below this grid."""
 
 
-class Arm:
+class Arm(ABC):
     """A searcher on the table: it draws, hears how trials end, and may stop them."""
 
     stops: tuple[int, ...] = ()
     """Epochs at which it may stop a trial."""
 
+    @abstractmethod
     def ask(self) -> tuple[str, Any] | None:
         """Return a configuration's hash and a handle, or None when there is nothing new."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tell(self, key: str, handle: Any, values: list[float] | None, state: TrialState) -> None:
         """Hear how a trial ended."""
-        raise NotImplementedError
 
     def goes_on(self, key: str, handle: Any, epoch: int, point: dict[str, Any]) -> bool:
         """Decide at one of `stops`."""

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch import archive, objectives, provenance
@@ -28,6 +28,10 @@ from hpsearch.stopping import Budgets, Interrupts, StopRequest
 from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy, Suggestion
 from search_spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from hpsearch.halving import PlainScheduler
+    from hpsearch.searcher import LedgerSearcher
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +234,6 @@ def _run(
         return
     from ray import tune
 
-    from hpsearch.halving import HalvingScheduler, PlainScheduler
     from hpsearch.searcher import LedgerSearcher
     from hpsearch.watch import Watch, WhenAsked
     from hpsearch.worker import TrialWorker
@@ -250,19 +253,13 @@ def _run(
     searcher = LedgerSearcher(
         ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages), missing
     )
-    scheduler: PlainScheduler = PlainScheduler(request)
-    if halving is not None:
-        rungs = Rungs(halving)
-        for report in ledger.study.noted_rungs():
-            rungs.record(*report)
-        scheduler = HalvingScheduler(request, rungs, searcher)
     watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
     tune.run(
         TrialWorker,
         name="ray",
         storage_path=_tune_path(ledger.storage),
         search_alg=searcher,
-        scheduler=scheduler,
+        scheduler=_scheduler(ledger, request, halving, searcher),
         num_samples=-1,  # the searcher counts: a trial that is run again counts once
         # a number that was asked for may exceed today's slots: workers that join later find trials waiting
         max_concurrent_trials=settings.max_concurrent or slots,
@@ -277,6 +274,20 @@ def _run(
     )
     if searcher.is_exhausted:
         request.ask("every configuration of the space has been tried")
+
+
+def _scheduler(
+    ledger: Ledger, request: StopRequest, halving: Halving | None, searcher: "LedgerSearcher"
+) -> "PlainScheduler":
+    """Return what stops trials early: with halving it knows what earlier sessions saw at their rungs."""
+    from hpsearch.halving import HalvingScheduler, PlainScheduler
+
+    if halving is None:
+        return PlainScheduler(request)
+    rungs = Rungs(halving)
+    for report in ledger.study.noted_rungs():
+        rungs.record(*report)
+    return HalvingScheduler(request, rungs, searcher)
 
 
 def task(

@@ -6,6 +6,7 @@ the logits straight through; noise acts while training only, for at evaluation a
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -19,7 +20,7 @@ LOGIT_LIMIT = 4.0
 _TINY = 1e-6
 
 
-class Gate(nn.Module):
+class Gate(nn.Module, ABC):
     """What all families share."""
 
     uses_features: bool
@@ -31,13 +32,13 @@ class Gate(nn.Module):
         self.noise = noise
         """Scale of the logistic noise while training."""
 
+    @abstractmethod
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return (p, g) for N images, given features of shape (N, n_features)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def revive(self, index: Tensor) -> None:
         """Open the gates at these positions again, as at the start."""
-        raise NotImplementedError
 
 
 MakeGate = Callable[[int, int], Gate]
