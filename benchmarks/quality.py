@@ -35,7 +35,8 @@ from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig
 HERE = Path(__file__).parent
 TARGETS = (0.75, 0.5, 0.35)
 GRANULARITIES = ("channel", "layer", "both")
-OURS = "ours/0.5/channel"
+DEEP = 0.25
+"""The cut at which the paper's own savings lie and capacity is in excess in wide networks; channel gates only."""
 
 Row = dict[str, Any]
 
@@ -47,7 +48,7 @@ class Setting:
     base: TrialConfig
     n_seeds: int
     is_full: bool = True
-    """Whether all arms run, or only dense, ours and uniform at half."""
+    """Whether all arms run, or only dense, ours by channels and uniform width, at half and at a quarter."""
 
 
 HOLD = OptimiserConfig(shape="hold_then_cosine")
@@ -85,11 +86,15 @@ SCALES: dict[str, dict[str, Setting]] = {
 def plan(is_full: bool, with_oto: bool) -> list[str]:
     """List the arms in an order in which each finds what it needs."""
     if not is_full:
-        return ["dense", "uniform/0.5/epochs", OURS, "uniform/0.5/cost"]
+        return ["dense", *(arm for target in (0.5, DEEP) for arm in _channel_arms(target))]
     ours = [f"ours/{target}/{granularity}" for target in TARGETS for granularity in GRANULARITIES]
     uniform = [f"uniform/{target}/{kind}" for target in TARGETS for kind in ("epochs", "cost")]
     after = [f"{name}/0.5" for name in ("random_mask", "found_shape", "slimming", "magnitude", "depgraph")]
-    return ["dense", *ours, *uniform, *after, *(["oto/0.5"] if with_oto else [])]
+    return ["dense", *ours, *uniform, *_channel_arms(DEEP), *after, *(["oto/0.5"] if with_oto else [])]
+
+
+def _channel_arms(target: float) -> list[str]:
+    return [f"ours/{target}/channel", f"uniform/{target}/epochs", f"uniform/{target}/cost"]
 
 
 def run_arm(arm: str, bench: arms.Bench, finished: dict[str, Row], oto_python: str | None) -> Row:

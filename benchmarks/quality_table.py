@@ -75,6 +75,11 @@ def goals(rows: Sequence[Row], scale: str) -> list[str]:
     half = paired(rows, best, "uniform/0.5/epochs")
     is_above = half.value > 2 * half.error
     lines.append(_verdict("at 0.5 above uniform width by more than two standard errors", half, is_above))
+    for target in (0.75, 0.5, 0.35, 0.25):
+        same_cost = paired(rows, f"ours/{target}/channel", f"uniform/{target}/cost")
+        lines.append(
+            _verdict(f"at {target} not below uniform width of the same training MACs", same_cost, same_cost.value >= 0)
+        )
     if scale == "gpu":
         drop = paired(rows, best, "dense")
         lines.append(_verdict("at 0.5 of the MACs at most 0.3 point below dense", drop, drop.value >= -0.003))
