@@ -151,3 +151,6 @@ class _NoDisk(DriverJournal):
 
     def flush(self) -> None:
         self._pending.clear()
+
+    def hand_over(self) -> None:
+        self._pending.clear()

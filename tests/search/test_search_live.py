@@ -8,10 +8,11 @@ import pytest
 import search_driver
 
 from hpsearch import archive
+from hpsearch.opening import open_ledger
 from hpsearch.settings import resolve
 from hpsearch.stopping import TooManyFailuresError
 from hpsearch.storage import RunStorage
-from hpsearch.tuner import Outcome, open_ledger, search
+from hpsearch.tuner import Outcome, search
 
 OF_THE_RUN = {"node", "started_at", "finished_at"}
 """Columns that say where and when a trial ran."""

@@ -1,9 +1,11 @@
 """The study: nothing is asked twice, every end is told, a killed driver leaves what a new one can take up."""
 
 import math
+import os
 from pathlib import Path
 
 import optuna
+import pyarrow.fs as pafs
 import pytest
 from optuna.trial import TrialState
 
@@ -126,6 +128,31 @@ def test_a_torn_last_line_of_the_journal_is_dropped(folder):
     again.ask()
     assert (folder / "study.journal").read_bytes().startswith(whole)
     assert len(_read(folder)) == 2
+
+
+def test_a_trial_costs_one_synchronised_write_of_the_journal_and_its_end_is_there_at_once(folder, monkeypatch):
+    study, synchronised = _open(folder), []
+    fsync = os.fsync
+    monkeypatch.setattr("hpsearch.journal.os.fsync", lambda number: (synchronised.append(number), fsync(number)))
+    for n_told in (1, 2, 3):
+        trial_id = study.ask().trial_id
+        study.tell_complete(trial_id, [0.9, 1.0], attributes={}, constraints={})
+        assert sum(trial.state == TrialState.COMPLETE for trial in _read(folder)) == n_told, "as a kill -9 leaves it"
+    assert len(synchronised) == 3
+    study.flush()
+    study.flush()
+    assert len(synchronised) == 4, "the last end was handed over, and is synchronised once"
+
+
+def test_in_an_object_store_an_end_goes_out_with_the_next_suggestion(tmp_path):
+    storage = RunStorage("memory", pafs.LocalFileSystem(), str(tmp_path))  # files without a folder of the system
+    assert storage.local is None
+    journal = DriverJournal(storage)
+    study = SearchStudy(journal, name="run", space=SPACE, objectives=choose())
+    study.tell_complete(study.ask().trial_id, [0.9, 1.0], attributes={}, constraints={})
+    assert [trial.state for trial in _read(tmp_path)].count(TrialState.RUNNING) == 1, "told again from its row"
+    study.flush()
+    assert [trial.state for trial in _read(tmp_path)].count(TrialState.COMPLETE) == 1
 
 
 def test_a_journal_of_another_study_is_refused(folder):

@@ -1,0 +1,41 @@
+"""Optuna's study in a run's journal: made, or opened again if it is the run's own."""
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.study import Study, StudyDirection
+
+from greenprune_core.errors import ConfigError
+from hpsearch.journal import DriverJournal
+from hpsearch.objectives import Objective
+
+
+def open_study(
+    journal: DriverJournal, name: str, objectives: Sequence[Objective], seed: int
+) -> tuple[optuna.storages.JournalStorage, Study, bool]:
+    """Return storage and study of a run, and whether the study was made just now.
+
+    Raises:
+        ConfigError: the journal belongs to another study or to other objectives.
+    """
+    storage = optuna.storages.JournalStorage(journal)
+    directions = [
+        StudyDirection.MAXIMIZE if objective.is_maximised else StudyDirection.MINIMIZE for objective in objectives
+    ]
+    names = [study.study_name for study in storage.get_all_studies()]
+    if names and names != [name]:
+        raise ConfigError(f"a run's journal holds the study {name!r}, but got {names}; take the journal of this run")
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=directions,
+        # draws only what a first point leaves open
+        sampler=optuna.samplers.RandomSampler(seed=seed),
+        load_if_exists=True,
+    )
+    if study.directions != directions:
+        raise ConfigError(
+            f"a run keeps its objectives, but got {len(directions)} for a study of {len(study.directions)}; "
+            "use the same or another --name"
+        )
+    return storage, study, not names
