@@ -27,7 +27,7 @@ DIGITS = SearchSpace(
     suggest=suggest,
     # few steps here: the gates must be quicker and surer than in the study on Fashion-MNIST
     first_points=known_points(
-        (0.5, 0.25, 1.0, 0.15), learning_rate_factor=4.0, polar_weight=1.0, polar_delay=0.2, freeze_at=0.4
+        (0.5, 0.25, 0.15, 1.0), learning_rate_factor=4.0, polar_weight=1.0, polar_delay=0.2, freeze_at=0.4
     ),
     scientific=SCIENTIFIC,
     nuisance=NUISANCE,

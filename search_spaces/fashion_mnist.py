@@ -26,7 +26,7 @@ def suggest(trial: SuggestTrial) -> TrialConfig:
 FASHION_MNIST = SearchSpace(
     name="fashion_mnist",
     suggest=suggest,
-    first_points=known_points((0.5, 0.35, 1.0, 0.25)),
+    first_points=known_points((0.5, 0.35, 0.25, 1.0)),
     scientific=SCIENTIFIC,
     nuisance=NUISANCE,
     fixed=fixed_settings(BASE),

@@ -25,7 +25,7 @@ def suggest(trial: SuggestTrial) -> TrialConfig:
 TINY_IMAGENET = SearchSpace(
     name="tiny_imagenet",
     suggest=suggest,
-    first_points=known_points((0.5, 0.3, 1.0, 0.15)),
+    first_points=known_points((0.5, 0.3, 0.15, 1.0)),
     scientific=SCIENTIFIC,
     nuisance=NUISANCE,
     fixed=fixed_settings(BASE),

@@ -26,7 +26,7 @@ def suggest(trial: SuggestTrial) -> TrialConfig:
 TORCHVISION = SearchSpace(
     name="torchvision",
     suggest=suggest,
-    first_points=known_points((0.5, 0.7, 1.0, 0.3), granularity=None, learning_rate=0.05),
+    first_points=known_points((0.5, 0.7, 0.3, 1.0), granularity=None, learning_rate=0.05),
     scientific=("target",),
     nuisance=NUISANCE,
     fixed=fixed_settings(BASE),
