@@ -5,9 +5,10 @@
 
 It hears of every epoch. As it comes (random draws, grace 1, reduction factor 3) version 0.16 stops nearly all trials in
 their first epoch: `Bracket.on_result` takes what `nondominated_sort` returns, the order of the trials, for their ranks.
-With "ranks" the order is inverted through the class's own `multiobjective_priority`. Lines of JSON on standard input:
-{"space": {name: number of places}, "seed", "epochs", "ranks", "grace", "factor"} first, then {"ask": number} -> places on
-the axes, {"report": number, "epoch", "error", "energy_j"} -> whether the trial goes on.
+With "ranks" the order is inverted through the class's own `multiobjective_priority`.
+
+Lines of JSON on standard input: {"space": {name: number of places}, "seed", "epochs", "ranks", "grace", "factor"} first,
+then {"ask": number} -> places on the axes, {"report": number, "epoch", "error", "energy_j"} -> whether it goes on.
 """
 
 import json

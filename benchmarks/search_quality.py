@@ -45,8 +45,8 @@ N_SLOTS = 4
 STEP = 36
 WIDE_SEEDS = 100
 WIDE_EPOCHS = 300
-"""The whole box is decided in the first hundred epochs, where luck rules: over 200 seeds half of the random searches get
-there within 114 to 146 epochs (95 % of the median), while 20 seeds may say 97. So it is also replayed with more seeds."""
+"""The whole box is decided in the first hundred epochs, where luck rules: over 200 seeds the median of random searches
+lies between 114 and 146 epochs (95 %), while 20 seeds may say 97. So it is also replayed with more seeds."""
 NEVER_THERE = "MO-ASHA"
 """As it comes it finishes one or two trials in 900 epochs: not worth a hundred replays."""
 SHARE = 0.95

@@ -42,6 +42,9 @@ class DriverJournal(BaseJournalBackend):
         self._is_synchronised = True
         self._content = bytearray(whole) if storage.local is None else None
 
+    def __str__(self) -> str:
+        return f"{self._storage}/{JOURNAL}"
+
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         """Return the operations from a number on; those before it are forgotten, as a storage reads each once."""
         while self._first_unread < log_number_from and self._unread:
@@ -94,8 +97,12 @@ class JournalReader(BaseJournalBackend):
     """Journal backend that only reads, also while the search runs: the whole lines present when it was made."""
 
     def __init__(self, storage: RunStorage) -> None:
+        self._storage = storage
         content = storage.read_bytes(JOURNAL)
         self._logs = _parse(content[: content.rfind(b"\n") + 1], str(storage))
+
+    def __str__(self) -> str:
+        return f"{self._storage}/{JOURNAL}"
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         """Return the operations from a number on."""
@@ -157,11 +164,12 @@ def study_name(storage: RunStorage) -> str | None:
 
 def _append(path: Path, text: bytes, *, synchronise: bool) -> None:
     """Append and, if asked to, synchronise; a write that fails half-way is taken back: a retry cannot tear a line."""
-    with path.open("ab") as stream:
-        end = stream.seek(0, os.SEEK_END)
+    # no buffer: what is left in one after a failure would be written when the file is closed, behind the cut
+    with path.open("ab", buffering=0) as stream:
+        end, left = stream.seek(0, os.SEEK_END), memoryview(text)
         try:
-            stream.write(text)
-            stream.flush()
+            while left:
+                left = left[stream.write(left) :]
             if synchronise:
                 os.fsync(stream.fileno())
         except OSError as error:

@@ -6,7 +6,7 @@ import optuna
 from optuna.study import Study, StudyDirection
 
 from greenprune_core.errors import ConfigError
-from hpsearch.journal import DriverJournal
+from hpsearch.journal import DriverJournal, JournalReader
 from hpsearch.objectives import Objective
 
 
@@ -16,9 +16,9 @@ def open_study(
     """Return storage and study of a run, and whether the study was made just now.
 
     Raises:
-        ConfigError: the journal belongs to another study or to other objectives.
+        ConfigError: the journal is damaged, or belongs to another study or to other objectives.
     """
-    storage = optuna.storages.JournalStorage(journal)
+    storage = replay(journal)
     directions = [
         StudyDirection.MAXIMIZE if objective.is_maximised else StudyDirection.MINIMIZE for objective in objectives
     ]
@@ -39,3 +39,18 @@ def open_study(
             "use the same or another --name"
         )
     return storage, study, not names
+
+
+def replay(journal: DriverJournal | JournalReader) -> optuna.storages.JournalStorage:
+    """Return what a journal tells.
+
+    Raises:
+        ConfigError: one of its lines is no operation of Optuna.
+    """
+    try:
+        return optuna.storages.JournalStorage(journal)
+    except Exception as error:  # Optuna checks nothing: what a damaged line raises depends on the byte
+        raise ConfigError(
+            f"a journal holds operations of Optuna, but {journal} has one that cannot be replayed "
+            f"({type(error).__name__}: {error}); restore the file from a copy, or start a new run with --warm-start"
+        ) from error

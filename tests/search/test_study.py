@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -11,9 +13,10 @@ from optuna.trial import TrialState
 
 from greenprune_core.config import BudgetConfig, TrialConfig
 from greenprune_core.errors import ConfigError
-from hpsearch.journal import DriverJournal
+from hpsearch.journal import DriverJournal, JournalReader
 from hpsearch.mirror import SAMPLERS
 from hpsearch.objectives import choose
+from hpsearch.optuna_study import replay
 from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy
 from search_spaces import SearchSpace
@@ -144,15 +147,66 @@ def test_a_trial_costs_one_synchronised_write_of_the_journal_and_its_end_is_ther
     assert len(synchronised) == 4, "the last end was handed over, and is synchronised once"
 
 
-def test_in_an_object_store_an_end_goes_out_with_the_next_suggestion(tmp_path):
-    storage = RunStorage("memory", pafs.LocalFileSystem(), str(tmp_path))  # files without a folder of the system
-    assert storage.local is None
+def test_in_an_object_store_an_end_goes_out_with_the_next_suggestion(folder):
+    store = pafs.SubTreeFileSystem(str(folder.parent), pafs.LocalFileSystem())
+    storage = RunStorage("store", store, folder.name)
+    assert storage.local is None, "only whole files, as in a bucket"
     journal = DriverJournal(storage)
     study = SearchStudy(journal, name="run", space=SPACE, objectives=choose())
     study.tell_complete(study.ask().trial_id, [0.9, 1.0], attributes={}, constraints={})
-    assert [trial.state for trial in _read(tmp_path)].count(TrialState.RUNNING) == 1, "told again from its row"
+    assert [trial.state for trial in _read(folder)].count(TrialState.RUNNING) == 1, "told again from its row"
     study.flush()
-    assert [trial.state for trial in _read(tmp_path)].count(TrialState.COMPLETE) == 1
+    assert [trial.state for trial in _read(folder)].count(TrialState.COMPLETE) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["123", "{}", "null", "[]", '{"op_code": 99}', '{"op_code": 4, "worker_id": "x"}', "\0\0"]
+)
+def test_a_whole_line_that_is_no_operation_is_refused_with_the_way_out(folder, line):
+    _open(folder).ask()
+    with (folder / "study.journal").open("a") as stream:
+        stream.write(f"{line}\n")
+    with pytest.raises(ConfigError, match=r"study\.journal .*restore the file from a copy"):
+        _open(folder)
+    with pytest.raises(ConfigError, match=r"study\.journal .*restore the file from a copy"):
+        replay(JournalReader(RunStorage.open(folder)))
+
+
+FULL_DISK = """
+import resource, sys
+from greenprune_core.errors import ConfigError
+from hpsearch.journal import JOURNAL, DriverJournal
+from hpsearch.storage import RunStorage
+
+storage = RunStorage.open(sys.argv[1])
+journal = DriverJournal(storage)
+before = storage.read_bytes(JOURNAL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 7, resource.RLIM_INFINITY))
+journal.append_logs([{"op_code": 4, "worker_id": "w"}])
+for write in (journal.flush, journal.hand_over, journal.flush):
+    try:
+        write()
+    except ConfigError as error:
+        print(error)
+    assert storage.read_bytes(JOURNAL) == before
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal.flush()
+assert storage.read_bytes(JOURNAL) == before + b'{"op_code":4,"worker_id":"w"}\\n'
+"""
+
+
+def test_a_write_that_a_full_disk_cuts_off_is_taken_back_and_comes_whole_at_the_next_try(folder):
+    _open(folder).ask()
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("check the rights and the free space, then go on with --resume") == 3
+
+
+def test_what_a_loss_of_power_leaves_at_the_end_is_dropped(folder):
+    trial_id = _open(folder).ask().trial_id
+    with (folder / "study.journal").open("ab") as stream:
+        stream.write(b"\0" * 5000)
+    assert _open(folder).adopt_running() == [trial_id]
 
 
 def test_a_journal_of_another_study_is_refused(folder):

@@ -10,7 +10,6 @@ import torch
 from greenprune_core.config import TrialConfig, leaf_types
 from search_spaces import draws, load_space, pin, space_names
 
-
 N_DRAWS = 2000
 
 
