@@ -7,7 +7,7 @@ It hears of every epoch. As it comes (random draws, grace 1, reduction factor 3)
 their first epoch: `Bracket.on_result` takes what `nondominated_sort` returns, the order of the trials, for their ranks.
 With "ranks" the order is inverted through the class's own `multiobjective_priority`.
 
-Lines of JSON on standard input: {"space": {name: number of places}, "seed", "epochs", "ranks", "grace", "factor"} first,
+Lines of JSON on standard input: {"space": {name: n of places}, "seed", "epochs", "ranks", "grace", "factor"} first,
 then {"ask": number} -> places on the axes, {"report": number, "epoch", "error", "energy_j"} -> whether it goes on.
 """
 
