@@ -1,6 +1,6 @@
 """How good the searches are: hypervolume against training epochs spent, replayed on a table of real trials.
 
-    python benchmarks/search_quality.py [--seeds 20] [--epochs 900] [--wide-seeds 100] [--syne-python syne/bin/python]
+    python benchmarks/search_quality.py [--seeds 20] [--epochs 900] [--wide-seeds 60] [--syne-python syne/bin/python]
 
 Every arm draws from the same grid (`search_table.py`), runs 4 trials at a time on a simulated clock where an epoch
 takes its recorded seconds, and pays for every epoch it trains, a stopped trial's too; only finished trials enter its
@@ -43,7 +43,7 @@ FIRST_SEED = 100
 """Smaller seeds were used while the engine was made."""
 N_SLOTS = 4
 STEP = 36
-WIDE_SEEDS = 100
+WIDE_SEEDS = 60
 WIDE_EPOCHS = 300
 """The whole box is decided in the first hundred epochs, where luck rules: over 200 seeds the median of random searches
 lies between 114 and 146 epochs (95 %), while 20 seeds may say 97. So it is also replayed with more seeds."""
