@@ -38,8 +38,8 @@ TUNE_S = 0.012
 """Tune's own processor time per trial in the driver: its loop over start, result and stop, as profiled with no-op
 trials; part of what overhead.py measures."""
 WRITE_S = 0.0026
-"""Wait for the disk of one synchronised write, as profiled. A trial has two (suggestion, row) and one for each rung; its
-end is told in the journal without waiting."""
+"""Wait for the disk of one synchronised write, as profiled. A trial has two (suggestion, row) and one for each rung;
+its end is told in the journal without waiting."""
 DISK_S = 2 * WRITE_S
 
 

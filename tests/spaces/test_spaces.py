@@ -73,6 +73,12 @@ def test_every_drawn_parameter_is_scientific_or_nuisance(space):
     assert "target" in space.scientific
 
 
+def test_the_docstring_says_what_is_scientific_nuisance_and_fixed(space):
+    told = " ".join(sys.modules[space.suggest.__module__].__doc__.split())
+    assert f"Scientific: {', '.join(f'`{name}`' for name in space.scientific)}. Nuisance: " in told
+    assert " Fixed: " in told
+
+
 def test_every_space_draws_what_the_work_is_about(space):
     wanted = {
         "budget_weight", "polar_weight", "target", "warm_up", "ramp_share", "ramp_shape", "polar_delay", "freeze_at",
