@@ -3,8 +3,9 @@
 1,078 of scikit-learn's 1,797 scans train, 360 validate and 359 test. A quarter validates, not a tenth: with 144 images
 accuracies would differ by steps of 0.7 point.
 
-Scientific: `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser delay, freeze
-point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data, batch size, epochs.
+Scientific: `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser
+delay, freeze point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data,
+batch size, epochs.
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig

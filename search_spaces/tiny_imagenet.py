@@ -3,8 +3,9 @@
 The test images are the published `val` folder, because those of `test` have no labels. `--data-dir` names the folder
 that holds `tiny-imagenet-200`. Another network is one setting away: `--set network.name=cifar_resnet56`.
 
-Scientific: `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser delay, freeze
-point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data, batch size, epochs.
+Scientific: `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser
+delay, freeze point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data,
+batch size, epochs.
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig

@@ -5,7 +5,8 @@ settings: `--set network.name=torchvision/mobilenet_v2 --set network.init=weight
 Only channels are gated, since not every classifier has residual branches; where it has, `--set granularity=both`.
 
 Scientific: `target`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser delay, freeze
-point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data, batch size, epochs.
+point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data, batch size,
+epochs.
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
