@@ -18,7 +18,7 @@ from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy
 from search_spaces.fragments import KNOWN_GOOD
 
-FIRST_TARGETS = (0.5, 0.25, 1.0, 0.2)
+FIRST_TARGETS = (0.5, 0.25, 0.2, 1.0)
 """Kept shares at which a space's known-good point is tried first: those of the shipped space digits, whose 0.15 is
 below this grid."""
 
@@ -108,11 +108,18 @@ class MoAsha(Arm):
 
     stops = tuple(range(1, search_table.EPOCHS + 1))
 
-    def __init__(self, seed: int, python: str) -> None:
+    def __init__(self, seed: int, python: str, *, ranks: bool = False, grace: int = 1, factor: int = 3) -> None:
         script = str(Path(__file__).with_name("search_moasha.py"))
         self._child = subprocess.Popen([python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         space = {name: len(axis) for name, axis in search_table.GRID.items()}
-        begin = {"space": space, "seed": seed, "epochs": search_table.EPOCHS}
+        begin = {
+            "space": space,
+            "seed": seed,
+            "epochs": search_table.EPOCHS,
+            "ranks": ranks,
+            "grace": grace,
+            "factor": factor,
+        }
         self._write(begin)
         self._n_asked = 0
 
@@ -150,4 +157,7 @@ class _NoDisk(DriverJournal):
     """The journal without its writes: the replay is about what is drawn."""
 
     def flush(self) -> None:
+        self._pending.clear()
+
+    def hand_over(self) -> None:
         self._pending.clear()

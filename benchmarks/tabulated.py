@@ -143,6 +143,15 @@ class MortalTrial(SleepingTrial):
         return report
 
 
+class FatalTrial(InstantTrial):
+    """A trial that ends its worker each time, as the system does to one that takes all memory; one in three."""
+
+    def advance(self, until_epoch: int) -> Report:
+        if int(self.config.config_hash, 16) % 3 == 0:
+            os._exit(9)
+        return super().advance(until_epoch)
+
+
 def suggest(trial: Any) -> TrialConfig:
     """Draw eight parameters, as a real space would."""
     from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig

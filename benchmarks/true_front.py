@@ -56,8 +56,11 @@ def train_all(config: TrialConfig, keep: Callable[[str, Callable[[], dict[str, A
         masks = {name: torch.tensor([bit]) for name, bit in zip(gated.groups, bits, strict=True)}
         name = "".join(str(int(bit)) for bit in bits)
 
-        def train(masks: dict[str, torch.Tensor] = masks) -> dict[str, Any]:
-            return _train(config, cut_fresh(gated, masks, config.seed), data)
+        # where no branch is left only the stem has something to gate; at a target of 1 no gate is ever closed
+        own = config if any(bits) else replace(config, gates=replace(config.gates, granularity="channel"))
+
+        def train(masks: dict[str, torch.Tensor] = masks, own: TrialConfig = own) -> dict[str, Any]:
+            return _train(own, cut_fresh(gated, masks, config.seed), data)
 
         found.append(keep(f"{name}, {config.config_hash}", train))
     return found

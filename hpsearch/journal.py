@@ -2,7 +2,8 @@
 
 Optuna's own file backend locks and flushes once per operation (some 25 of them a trial) and refuses a file whose last
 line was cut off. Here one process writes (it holds `DriverLock`), so operations are gathered and go to the disk
-together at each `flush`; a torn last line is dropped when the file is opened again.
+together at each `flush`; a torn last line is dropped when the file is opened again. What can be told again from a row
+needs no flush of its own: `hand_over` gives it to the system, and the next flush synchronises both.
 """
 
 import fcntl
@@ -38,7 +39,11 @@ class DriverJournal(BaseJournalBackend):
         self._unread = deque(_parse(whole, str(storage)))
         self._first_unread = 0
         self._pending: list[str] = []
+        self._is_synchronised = True
         self._content = bytearray(whole) if storage.local is None else None
+
+    def __str__(self) -> str:
+        return f"{self._storage}/{JOURNAL}"
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         """Return the operations from a number on; those before it are forgotten, as a storage reads each once."""
@@ -61,15 +66,30 @@ class DriverJournal(BaseJournalBackend):
         Raises:
             ConfigError: the place cannot be written to, or is full; what is pending is kept for another try.
         """
-        if not self._pending:
+        self._write(synchronise=True)
+
+    def hand_over(self) -> None:
+        """Let what is pending survive a kill of this process, but not yet a loss of power.
+
+        In an object store it waits for the next flush, which puts the whole journal anyway.
+
+        Raises:
+            ConfigError: as with `flush`.
+        """
+        if self._content is None:
+            self._write(synchronise=False)
+
+    def _write(self, *, synchronise: bool) -> None:
+        if not self._pending and (self._is_synchronised or not synchronise):
             return
-        text = ("\n".join(self._pending) + "\n").encode()
+        text = "".join(f"{line}\n" for line in self._pending).encode()
         if self._content is not None:
             self._storage.write_bytes(JOURNAL, bytes(self._content) + text)
             self._content += text
         else:
             assert self._storage.local is not None
-            _append(self._storage.local / JOURNAL, text)
+            _append(self._storage.local / JOURNAL, text, synchronise=synchronise)
+            self._is_synchronised = synchronise
         self._pending.clear()
 
 
@@ -77,8 +97,12 @@ class JournalReader(BaseJournalBackend):
     """Journal backend that only reads, also while the search runs: the whole lines present when it was made."""
 
     def __init__(self, storage: RunStorage) -> None:
+        self._storage = storage
         content = storage.read_bytes(JOURNAL)
         self._logs = _parse(content[: content.rfind(b"\n") + 1], str(storage))
+
+    def __str__(self) -> str:
+        return f"{self._storage}/{JOURNAL}"
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         """Return the operations from a number on."""
@@ -138,14 +162,16 @@ def study_name(storage: RunStorage) -> str | None:
     return next((str(log["study_name"]) for log in _parse(first, str(storage)) if "study_name" in log), None)
 
 
-def _append(path: Path, text: bytes) -> None:
-    """Append and synchronise; a write that fails half-way is taken back, so that a retry cannot tear a line."""
-    with path.open("ab") as stream:
-        end = stream.seek(0, os.SEEK_END)
+def _append(path: Path, text: bytes, *, synchronise: bool) -> None:
+    """Append and, if asked to, synchronise; a write that fails half-way is taken back: a retry cannot tear a line."""
+    # no buffer: what is left in one after a failure would be written when the file is closed, behind the cut
+    with path.open("ab", buffering=0) as stream:
+        end, left = stream.seek(0, os.SEEK_END), memoryview(text)
         try:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+            while left:
+                left = left[stream.write(left) :]
+            if synchronise:
+                os.fsync(stream.fileno())
         except OSError as error:
             os.truncate(path, end)
             raise ConfigError(

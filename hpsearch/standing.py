@@ -94,10 +94,11 @@ def _unfinished(run: SearchRun, told: set[str]) -> dict[str, int]:
     import optuna
     from optuna.trial import TrialState
 
+    from hpsearch.optuna_study import replay
     from hpsearch.study import HASH
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalReader(run.storage))
+    storage = replay(JournalReader(run.storage))
     found: Counter[str] = Counter()
     for study in storage.get_all_studies():
         for trial in storage.get_all_trials(study._study_id, deepcopy=False):

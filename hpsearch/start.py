@@ -55,8 +55,9 @@ def check_profile(profile: DeviceProfile, settings: SearchSettings) -> None:
 
 def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_test: bool = False) -> int:
     """Search, then show the front and where the report is; return the exit code."""
+    from hpsearch.opening import check_run
     from hpsearch.storage import FIRST_PATIENCE_S, RunStorage
-    from hpsearch.tuner import check_run, search
+    from hpsearch.tuner import search
 
     space = resolve_space(settings)
     if is_smoke_test:

@@ -1,7 +1,7 @@
 """The Optuna study of a run: what is drawn next, and what became of it. Ray-free.
 
 A trial's identity is the hash of its configuration: one configuration is run once, whatever the sampler says. The
-journal is flushed after every suggestion and every result, so that both survive a kill from that moment.
+journal is flushed with every suggestion and handed over with every result: both survive a kill from that moment.
 """
 
 import copy
@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from greenprune_core.config import TrialConfig
@@ -22,6 +21,7 @@ from hpsearch.draws import conform, draw_distributions, present_distributions
 from hpsearch.journal import DriverJournal
 from hpsearch.mirror import Drawn, Mirror, snapshot
 from hpsearch.objectives import Objective
+from hpsearch.optuna_study import open_study
 from search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -76,38 +76,17 @@ class SearchStudy:
         self._space = space
         self._objectives = tuple(objectives)
         self._seed = seed
-        storage = optuna.storages.JournalStorage(journal)
-        directions = [
-            StudyDirection.MAXIMIZE if objective.is_maximised else StudyDirection.MINIMIZE for objective in objectives
-        ]
-        names = [study.study_name for study in storage.get_all_studies()]
-        if names and names != [name]:
-            raise ConfigError(
-                f"a run's journal holds the study {name!r}, but got {names}; take the journal of this run"
-            )
-        self._storage = storage
-        self._study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=directions,
-            # draws only what a first point leaves open
-            sampler=optuna.samplers.RandomSampler(seed=seed),
-            load_if_exists=True,
-        )
-        if self._study.directions != directions:
-            raise ConfigError(
-                f"a run keeps its objectives, but got {len(directions)} for a study of {len(self._study.directions)}; "
-                "use the same or another --name"
-            )
+        self._storage, self._study, self.is_new = open_study(journal, name, objectives, seed)
         known = self._trials()
         # a sampler that starts again with the same seed would draw the same points again
-        self._mirror = Mirror(sampler, (seed if sampler_seed is None else sampler_seed) + len(known), directions)
+        self._mirror = Mirror(
+            sampler, (seed if sampler_seed is None else sampler_seed) + len(known), self._study.directions
+        )
         self._mirror.learn(conform(known, present_distributions(space)) if known else known)
         self._open: dict[str, tuple[Trial, Drawn | None]] = {}
         self._seen = {trial.user_attrs[HASH] for trial in known if _is_settled(trial)}
         self._kinds = {name: kind for trial in known for name, kind in trial.distributions.items()}
         self._n_waiting = sum(trial.state == TrialState.WAITING for trial in known)
-        self.is_new = not names
         if self.is_new:
             self._begin()
         journal.flush()
@@ -237,6 +216,10 @@ class SearchStudy:
         self._journal.flush()
         self._mirror.learn(entered)
 
+    def flush(self) -> None:
+        """Write and synchronise the journal: at the end of a search no suggestion follows that would."""
+        self._journal.flush()
+
     def is_known(self, trial_id: str) -> bool:
         """Say whether a configuration was told or is running."""
         return trial_id in self._seen
@@ -309,7 +292,8 @@ class SearchStudy:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self._study.tell(trial, values, state=state)
-        self._journal.flush()
+        # its row is on the disk and tells it again after a loss of power; the next suggestion synchronises both
+        self._journal.hand_over()
         self._mirror.take_in(self._storage.get_trial(trial._trial_id), drawn)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:

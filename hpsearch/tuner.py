@@ -3,9 +3,6 @@
 Everything that must survive lies in the run folder (settings, journal, rows, checkpoints); Ray only runs the trials.
 """
 
-import dataclasses
-import datetime
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,20 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greenprune_core.errors import ConfigError, GreenpruneError
-from hpsearch import archive, objectives, provenance
 from hpsearch.cluster import await_worker, connect, count_slots
-from hpsearch.draws import draw_distributions, first_config
-from hpsearch.feasibility import Constraints
-from hpsearch.journal import JOURNAL, DriverJournal, DriverLock, study_name
-from hpsearch.ledger import Ledger, by_configuration
+from hpsearch.draws import first_config
+from hpsearch.journal import DriverLock
+from hpsearch.ledger import Ledger
 from hpsearch.nodes import check_nodes
+from hpsearch.opening import check_run, open_ledger, read_warm_start
 from hpsearch.progress import Progress
 from hpsearch.rungs import Halving, Rungs, usual_grace
-from hpsearch.search_run import open_run
 from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.stopping import Budgets, Interrupts, StopRequest
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy, Suggestion
+from hpsearch.study import Suggestion
 from search_spaces import SearchSpace
 
 if TYPE_CHECKING:
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = "settings.json"
 WORKER_LOSSES = 3
 """How often a trial's worker may die (node gone, memory) before the trial counts as failed."""
 GRACE_S = 60.0
@@ -99,6 +93,7 @@ def _close(ledger: Ledger, request: StopRequest) -> None:
     """Leave no trial RUNNING, whatever ended the search; books that could not be written may refuse that too."""
     try:
         ledger.interrupt_all()
+        ledger.study.flush()
         ledger.sweep()
     except (GreenpruneError, OSError):
         if request.error is None:
@@ -122,103 +117,6 @@ def plan_halving(settings: SearchSettings, space: SearchSpace) -> Halving | None
     return Halving(eta=settings.eta, grace=settings.grace or usual_grace(epochs), epochs=epochs)
 
 
-def check_run(storage: RunStorage, settings: SearchSettings) -> None:
-    """Refuse a name that is taken without --resume, and a resume that does not fit what is there.
-
-    Raises:
-        ConfigError: see above.
-    """
-    if not storage.exists(SETTINGS):
-        if settings.resume:
-            raise ConfigError(
-                f"--resume goes on with an existing run, but {storage} is none; leave out --resume to begin it"
-            )
-        return
-    if not settings.resume:
-        raise ConfigError(
-            f"a new run needs a free name, but {storage} exists; add --resume to go on with it, or take another --name"
-        )
-    before = json.loads(storage.read_bytes(SETTINGS))
-    if before["schema_version"] != archive.SCHEMA_VERSION:
-        raise ConfigError(
-            f"a run goes on with the same columns, version {archive.SCHEMA_VERSION}, but {storage} has version "
-            f"{before['schema_version']}; begin a new run with --warm-start or install the version that made it"
-        )
-    _check_journal(storage, settings.name)
-    for field in ("space", "objective", "third_objective"):
-        old, new = before["settings"][field], getattr(settings, field)
-        if old != new:
-            raise ConfigError(
-                f"a run keeps its {field.replace('_', '-')}, but {storage} was made with {old} and got {new}; "
-                f"give --{field.replace('_', '-')} {old} or take another --name"
-            )
-
-
-def _check_journal(storage: RunStorage, name: str) -> None:
-    """Refuse the journal of another study, before anything is started."""
-    found = study_name(storage)
-    if found is not None and found != name:
-        raise ConfigError(
-            f"a run's journal holds the study of its own name, {name!r}, but {storage}/{JOURNAL} holds {found!r}; "
-            f"put that run's own journal back, or move the folder to {found}"
-        )
-
-
-def open_ledger(
-    storage: RunStorage, settings: SearchSettings, space: SearchSpace, known: Sequence[dict[str, Any]] = ()
-) -> tuple[Ledger, int]:
-    """Make or reopen the books of a run; return them and how many cut-off trials are taken up again.
-
-    `known` are trials of another run, which the sampler of a new one starts from.
-    """
-    chosen = objectives.choose(settings.objective, settings.third_objective)
-    write_settings(storage, settings)
-    study = SearchStudy(
-        DriverJournal(storage),
-        name=settings.name,
-        space=space,
-        objectives=chosen,
-        sampler=settings.sampler,
-        seed=settings.seed,
-    )
-    constraints = Constraints(max_energy_j=settings.max_energy_j, min_accuracy=settings.min_accuracy)
-    ledger = Ledger(storage, study, chosen, constraints, provenance.version())
-    if study.is_new:
-        for rows in by_configuration(list(known)).values():
-            ledger.learn(rows)
-    return ledger, ledger.reconcile()
-
-
-def read_warm_start(settings: SearchSettings, space: SearchSpace) -> list[dict[str, Any]]:
-    """Return the complete trials of the run named by --warm-start.
-
-    Raises:
-        ConfigError: it is no run, has no complete trial, or drew other names than this space.
-    """
-    if settings.warm_start is None:
-        return []
-    rows = [row for row in open_run(settings.warm_start).rows if row["state"] == "complete"]
-    if not rows:
-        raise ConfigError(
-            f"a warm start needs a run with complete trials, but {settings.warm_start} has none; leave out --warm-start"
-        )
-    for row in rows:
-        draw_distributions(space, row["params"] or {}, settings.warm_start)
-    return rows
-
-
-def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
-    """Write settings.json: resolved settings, provenance, and the sessions that the run has had."""
-    before = json.loads(storage.read_bytes(SETTINGS)) if storage.exists(SETTINGS) else {"sessions": []}
-    session = {"started_at": datetime.datetime.now(tz=datetime.UTC).isoformat(), **provenance.describe()}
-    content = {
-        "schema_version": archive.SCHEMA_VERSION,
-        "settings": dataclasses.asdict(settings),
-        "sessions": [*before["sessions"], session],
-    }
-    storage.write_bytes(SETTINGS, json.dumps(content, indent=2).encode())
-
-
 def _run(
     settings: SearchSettings,
     ledger: Ledger,
@@ -239,21 +137,17 @@ def _run(
     from hpsearch.worker import TrialWorker
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    budgets = Budgets(
-        request,
-        ledger,
-        time_s=settings.time_budget_s,
-        energy_j=settings.energy_budget_j,
-        lets_finish=settings.at_budget == "finish",
-        max_failures=settings.max_failures,
-        n_trials=settings.trials,
-        say=say,
-    )
     stages = halving.rungs if halving else ()
     searcher = LedgerSearcher(
         ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages), missing
     )
-    watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
+    watch = Watch(
+        searcher,
+        _budgets(settings, ledger, request, say),
+        request,
+        progress=progress,
+        timeout_s=settings.trial_timeout_s,
+    )
     tune.run(
         TrialWorker,
         name="ray",
@@ -274,6 +168,20 @@ def _run(
     )
     if searcher.is_exhausted:
         request.ask("every configuration of the space has been tried")
+
+
+def _budgets(settings: SearchSettings, ledger: Ledger, request: StopRequest, say: Callable[[str], None]) -> Budgets:
+    """Return what watches over the spending of the whole search."""
+    return Budgets(
+        request,
+        ledger,
+        time_s=settings.time_budget_s,
+        energy_j=settings.energy_budget_j,
+        lets_finish=settings.at_budget == "finish",
+        max_failures=settings.max_failures,
+        n_trials=settings.trials,
+        say=say,
+    )
 
 
 def _scheduler(

@@ -1,6 +1,10 @@
 """CIFAR-10 with the networks of the literature: ResNet-20, 56 and 110, and VGG-16 with batch normalisation.
 
 `--set network=cifar_resnet56` searches one of them. 45,000 images train, 5,000 validate and 10,000 test.
+
+Scientific: `network`, `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp,
+polariser delay, freeze point, the gates' noise and learning rate, learning rate and weight decay. Fixed: data,
+batch size, epochs.
 """
 
 from dataclasses import replace

@@ -1,4 +1,9 @@
-"""CIFAR-100 with the networks of `search_spaces.cifar10`; 45,000 images train, 5,000 validate and 10,000 test."""
+"""CIFAR-100 with the networks of `search_spaces.cifar10`; 45,000 images train, 5,000 validate and 10,000 test.
+
+Scientific: `network`, `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp,
+polariser delay, freeze point, the gates' noise and learning rate, learning rate and weight decay. Fixed: data,
+batch size, epochs.
+"""
 
 from dataclasses import replace
 

@@ -3,6 +3,10 @@
 Pooled because the study behind the ranges was made there, and because a trial then takes minutes on one core instead
 of most of an hour; `--set image_size=28 --set unit=macs` learns from the full images (in joules the activations of
 the residual stream, which stays whole, are a floor of 0.4 there). 54,000 images train, 6,000 validate.
+
+Scientific: `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser
+delay, freeze point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data,
+batch size, epochs.
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
@@ -26,7 +30,7 @@ def suggest(trial: SuggestTrial) -> TrialConfig:
 FASHION_MNIST = SearchSpace(
     name="fashion_mnist",
     suggest=suggest,
-    first_points=known_points((0.5, 0.35, 1.0, 0.25)),
+    first_points=known_points((0.5, 0.35, 0.25, 1.0)),
     scientific=SCIENTIFIC,
     nuisance=NUISANCE,
     fixed=fixed_settings(BASE),

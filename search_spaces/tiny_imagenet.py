@@ -2,6 +2,10 @@
 
 The test images are the published `val` folder, because those of `test` have no labels. `--data-dir` names the folder
 that holds `tiny-imagenet-200`. Another network is one setting away: `--set network.name=cifar_resnet56`.
+
+Scientific: `target`, `granularity`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser
+delay, freeze point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data,
+batch size, epochs.
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
@@ -25,7 +29,7 @@ def suggest(trial: SuggestTrial) -> TrialConfig:
 TINY_IMAGENET = SearchSpace(
     name="tiny_imagenet",
     suggest=suggest,
-    first_points=known_points((0.5, 0.3, 1.0, 0.15)),
+    first_points=known_points((0.5, 0.3, 0.15, 1.0)),
     scientific=SCIENTIFIC,
     nuisance=NUISANCE,
     fixed=fixed_settings(BASE),

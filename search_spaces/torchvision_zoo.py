@@ -3,6 +3,10 @@
 `--data-dir` names a folder with `train/<class>/` and `val/<class>/`. Other networks, sizes and starting weights are
 settings: `--set network.name=torchvision/mobilenet_v2 --set network.init=weights.safetensors --set image_size=160`.
 Only channels are gated, since not every classifier has residual branches; where it has, `--set granularity=both`.
+
+Scientific: `target`. Nuisance: the weights of budget and polarisation, warm-up, ramp, polariser delay, freeze
+point, the gates' noise and learning rate, learning rate and weight decay. Fixed: network, data, batch size,
+epochs.
 """
 
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig, TrialConfig
@@ -26,7 +30,7 @@ def suggest(trial: SuggestTrial) -> TrialConfig:
 TORCHVISION = SearchSpace(
     name="torchvision",
     suggest=suggest,
-    first_points=known_points((0.5, 0.7, 1.0, 0.3), granularity=None, learning_rate=0.05),
+    first_points=known_points((0.5, 0.7, 0.3, 1.0), granularity=None, learning_rate=0.05),
     scientific=("target",),
     nuisance=NUISANCE,
     fixed=fixed_settings(BASE),

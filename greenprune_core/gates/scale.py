@@ -94,7 +94,8 @@ class Products:
         product, factors = self._made.get(tensor.data_ptr(), (None, None))
         # Once a product is gone another tensor may lie at its address.
         if product is None or product() is None or factors is None or tensor.shape != factors.x.shape:
-            return tensor
+            # never the tensor itself: an operation that keeps its own result would hold itself, and with it the network
+            return tensor.detach()
         return factors
 
 

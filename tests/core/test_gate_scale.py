@@ -1,6 +1,8 @@
 """The cheap product has the gradients of the plain one, and is not kept for the backward pass."""
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -75,3 +77,15 @@ def test_making_products_anew_changes_no_gradient_and_saves_their_memory(monkeyp
     monkeypatch.setattr(Products, "made_anew", plain)
     for one, other in zip(anew, gradients(network, images, labels), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_forward_pass_that_nothing_goes_back_through_lets_go_of_its_network() -> None:
+    images = torch.randn(4, 3, 16, 16)
+    network = attach_gates(cifar_resnet(8, n_classes=5, in_channels=3, width=4), images, "both", noise=1.0).train()
+    network.release_gates()
+    network(images)  # the gates' probabilities enter no loss: their operations keep their results for ever
+    left = [weakref.ref(parameter) for parameter in network.parameters()]
+    del network
+    gc.collect()
+    assert len(left) > 10
+    assert [ref for ref in left if ref() is not None] == []

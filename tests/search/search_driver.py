@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ class Driver:
         """Wait until so many rows are there."""
         ends = time.monotonic() + limit_s
         while len(list(folder.glob("trials/*.parquet"))) < n_rows:
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < ends, self.output.read_text()
+            time.sleep(0.05)
+
+    def wait_until(self, holds: Callable[[], bool], limit_s: float = 120) -> None:
+        """Wait until something holds while the driver lives."""
+        ends = time.monotonic() + limit_s
+        while not holds():
             assert self.process.poll() is None, self.output.read_text()
             assert time.monotonic() < ends, self.output.read_text()
             time.sleep(0.05)

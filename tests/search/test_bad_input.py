@@ -10,9 +10,10 @@ import pytest
 from greenprune_core.errors import ConfigError
 from hpsearch import archive
 from hpsearch.cli import main
+from hpsearch.opening import check_run, open_ledger, write_settings
 from hpsearch.settings import SearchSettings, resolve
 from hpsearch.storage import RunStorage
-from hpsearch.tuner import check_run, open_ledger, plan_halving, write_settings
+from hpsearch.tuner import plan_halving
 from search_spaces import load_space, pin
 
 CASES = {

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 from greenprune_core.config import BudgetConfig, OptimiserConfig, PhaseConfig, TrialConfig
 from hpsearch import archive
 from hpsearch.ledger import Ledger
+from hpsearch.opening import check_run, open_ledger
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
-from hpsearch.tuner import check_run, open_ledger
 from search_spaces import SearchSpace
 
 N_BEFORE, N_AFTER = 16, 24

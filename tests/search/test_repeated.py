@@ -13,10 +13,11 @@ from hpsearch import archive
 from hpsearch.cli import main
 from hpsearch.fold import fold_repeats
 from hpsearch.ledger import Ledger
+from hpsearch.opening import open_ledger
 from hpsearch.search_run import open_run
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
-from hpsearch.tuner import open_ledger, task
+from hpsearch.tuner import task
 from hpsearch.worker import TrialHost
 
 N_SEEDS = 3

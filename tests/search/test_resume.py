@@ -32,6 +32,8 @@ def _rows(run: Path) -> list[dict]:
 
 
 def _states(run: Path) -> list[TrialState]:
+    if not (run / "study.journal").exists():
+        return []
     backend = optuna.storages.journal.JournalFileBackend(str(run / "study.journal"))
     study = optuna.load_study(study_name="run", storage=optuna.storages.JournalStorage(backend))
     return [trial.state for trial in study.trials]
@@ -75,3 +77,27 @@ def test_ctrl_c_keeps_checkpoints_and_a_killed_resume_with_more_trials_goes_on(t
         assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished trial ran again"
     assert list(run.glob("checkpoints/*")) == []
     assert list(run.rglob("*.aside")) == []
+
+
+def test_a_second_ctrl_c_stops_at_once_and_resume_finishes_each_trial_once(tmp_path, ray_folder, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setenv("SLEEP_S", "20")  # nobody reports before the first Ctrl-C has been followed by the second
+    first = Driver(tmp_path, ray_folder, trials=6)
+    first.wait_until(lambda: TrialState.RUNNING in _states(run))
+    first.interrupt()
+    first.wait_until(lambda: "once more stops now" in " ".join(first.output.read_text().split()))
+    assert first.process.poll() is None, "the first one waits for the running trials"
+    first.interrupt()
+    assert first.finish() == 1
+    said = first.output.read_text()
+    assert "hpsearch: interrupted" in said
+    assert "Traceback" not in said
+    assert TrialState.RUNNING not in _states(run)
+    assert wait_until_gone(str(ray_folder)) == []
+
+    monkeypatch.setenv("SLEEP_S", "0.1")
+    second = Driver(tmp_path, ray_folder, trials=6, resume=True)
+    assert second.finish() == 0, second.output.read_text()
+    found = _rows(run)
+    assert len({row["config_hash"] for row in found}) == len(found) == 6
+    assert _states(run).count(TrialState.COMPLETE) == 6

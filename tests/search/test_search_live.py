@@ -8,10 +8,11 @@ import pytest
 import search_driver
 
 from hpsearch import archive
+from hpsearch.opening import open_ledger
 from hpsearch.settings import resolve
 from hpsearch.stopping import TooManyFailuresError
 from hpsearch.storage import RunStorage
-from hpsearch.tuner import Outcome, open_ledger, search
+from hpsearch.tuner import Outcome, search
 
 OF_THE_RUN = {"node", "started_at", "finished_at"}
 """Columns that say where and when a trial ran."""
@@ -110,6 +111,17 @@ def test_trials_that_raise_hang_or_end_without_a_number_fail_with_their_reason_a
     for text in ("loss is exploded (tabulated.py:", "finite val_accuracy", "may take 1 s"):
         assert any(text in reason for reason in reasons), (text, reasons)
     assert 0 < len(reasons) < 12
+
+
+def test_a_trial_that_ends_its_worker_again_and_again_fails_and_the_search_goes_on(tmp_path):
+    outcome = _search(tmp_path, "FatalTrial", trials=5, max_failures=1.0)
+    rows = _rows(tmp_path)
+    assert outcome.ledger.n_finished == len(rows) == 5
+    failed = {row["trial_id"] for row in rows if row["state"] == "failed"}
+    assert failed == {row["trial_id"] for row in rows if int(row["trial_id"], 16) % 3 == 0}
+    assert 0 < len(failed) < 5
+    assert all("the worker process died again and again" in row["error"] for row in rows if row["trial_id"] in failed)
+    assert outcome.ledger.study.open_ids == []
 
 
 def test_too_many_failures_stop_the_search_with_the_commonest_reason(tmp_path):

@@ -12,10 +12,10 @@ from hpsearch.cli import main
 from hpsearch.journal import DriverJournal, DriverLock
 from hpsearch.ledger import Constraints, Ledger
 from hpsearch.objectives import choose
+from hpsearch.opening import write_settings
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy
-from hpsearch.tuner import write_settings
 
 
 def _open(folder: Path, **given) -> Ledger:

@@ -1,17 +1,22 @@
 """The study: nothing is asked twice, every end is told, a killed driver leaves what a new one can take up."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
+import pyarrow.fs as pafs
 import pytest
 from optuna.trial import TrialState
 
 from greenprune_core.config import BudgetConfig, TrialConfig
 from greenprune_core.errors import ConfigError
-from hpsearch.journal import DriverJournal
+from hpsearch.journal import DriverJournal, JournalReader
 from hpsearch.mirror import SAMPLERS
 from hpsearch.objectives import choose
+from hpsearch.optuna_study import replay
 from hpsearch.storage import RunStorage
 from hpsearch.study import SearchStudy
 from search_spaces import SearchSpace
@@ -126,6 +131,82 @@ def test_a_torn_last_line_of_the_journal_is_dropped(folder):
     again.ask()
     assert (folder / "study.journal").read_bytes().startswith(whole)
     assert len(_read(folder)) == 2
+
+
+def test_a_trial_costs_one_synchronised_write_of_the_journal_and_its_end_is_there_at_once(folder, monkeypatch):
+    study, synchronised = _open(folder), []
+    fsync = os.fsync
+    monkeypatch.setattr("hpsearch.journal.os.fsync", lambda number: (synchronised.append(number), fsync(number)))
+    for n_told in (1, 2, 3):
+        trial_id = study.ask().trial_id
+        study.tell_complete(trial_id, [0.9, 1.0], attributes={}, constraints={})
+        assert sum(trial.state == TrialState.COMPLETE for trial in _read(folder)) == n_told, "as a kill -9 leaves it"
+    assert len(synchronised) == 3
+    study.flush()
+    study.flush()
+    assert len(synchronised) == 4, "the last end was handed over, and is synchronised once"
+
+
+def test_in_an_object_store_an_end_goes_out_with_the_next_suggestion(folder):
+    store = pafs.SubTreeFileSystem(str(folder.parent), pafs.LocalFileSystem())
+    storage = RunStorage("store", store, folder.name)
+    assert storage.local is None, "only whole files, as in a bucket"
+    journal = DriverJournal(storage)
+    study = SearchStudy(journal, name="run", space=SPACE, objectives=choose())
+    study.tell_complete(study.ask().trial_id, [0.9, 1.0], attributes={}, constraints={})
+    assert [trial.state for trial in _read(folder)].count(TrialState.RUNNING) == 1, "told again from its row"
+    study.flush()
+    assert [trial.state for trial in _read(folder)].count(TrialState.COMPLETE) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["123", "{}", "null", "[]", '{"op_code": 99}', '{"op_code": 4, "worker_id": "x"}', "\0\0"]
+)
+def test_a_whole_line_that_is_no_operation_is_refused_with_the_way_out(folder, line):
+    _open(folder).ask()
+    with (folder / "study.journal").open("a") as stream:
+        stream.write(f"{line}\n")
+    with pytest.raises(ConfigError, match=r"study\.journal .*restore the file from a copy"):
+        _open(folder)
+    with pytest.raises(ConfigError, match=r"study\.journal .*restore the file from a copy"):
+        replay(JournalReader(RunStorage.open(folder)))
+
+
+FULL_DISK = """
+import resource, sys
+from greenprune_core.errors import ConfigError
+from hpsearch.journal import JOURNAL, DriverJournal
+from hpsearch.storage import RunStorage
+
+storage = RunStorage.open(sys.argv[1])
+journal = DriverJournal(storage)
+before = storage.read_bytes(JOURNAL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 7, resource.RLIM_INFINITY))
+journal.append_logs([{"op_code": 4, "worker_id": "w"}])
+for write in (journal.flush, journal.hand_over, journal.flush):
+    try:
+        write()
+    except ConfigError as error:
+        print(error)
+    assert storage.read_bytes(JOURNAL) == before
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal.flush()
+assert storage.read_bytes(JOURNAL) == before + b'{"op_code":4,"worker_id":"w"}\\n'
+"""
+
+
+def test_a_write_that_a_full_disk_cuts_off_is_taken_back_and_comes_whole_at_the_next_try(folder):
+    _open(folder).ask()
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("check the rights and the free space, then go on with --resume") == 3
+
+
+def test_what_a_loss_of_power_leaves_at_the_end_is_dropped(folder):
+    trial_id = _open(folder).ask().trial_id
+    with (folder / "study.journal").open("ab") as stream:
+        stream.write(b"\0" * 5000)
+    assert _open(folder).adopt_running() == [trial_id]
 
 
 def test_a_journal_of_another_study_is_refused(folder):
