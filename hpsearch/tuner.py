@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch import archive, objectives, provenance
-from hpsearch.cluster import await_worker, connect, count_slots
+from hpsearch.cluster import Placement, await_worker, connect, count_slots
 from hpsearch.draws import draw_distributions, first_config
 from hpsearch.feasibility import Constraints
 from hpsearch.journal import JOURNAL, DriverJournal, DriverLock, study_name
@@ -249,10 +249,15 @@ def _run(
         n_trials=settings.trials,
         say=say,
     )
-    stages = halving.rungs if halving else ()
-    searcher = LedgerSearcher(
-        ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages), missing
-    )
+    stages, placement = halving.rungs if halving else (), Placement()
+    if placement.is_on_head:
+        say("the head is the only node: trials run on it, until a worker joins")
+
+    def to_task(drawn: Suggestion) -> dict[str, Any]:
+        share = placement.head_share(settings.cpus_per_trial)
+        return {**task(drawn, settings, ledger.storage, runner, stages), "head_share": share}
+
+    searcher = LedgerSearcher(ledger, request, to_task, missing)
     watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
     tune.run(
         TrialWorker,

@@ -201,6 +201,18 @@ def test_an_hour_costs_the_head_and_the_dearest_workers_that_the_limits_allow() 
     # 0.096 + 2 * 1.006 + 1 * 0.526 = 2.634
     assert "$2.63 an hour" in finding.detail
     assert "$0.10 with the head alone" in finding.detail
+    assert "2 g5.xlarge and 1 g4dn.xlarge beside the m6i.large" in finding.detail
+    assert "early 2025" in finding.detail
+    assert "aws.amazon.com/ec2/pricing" in finding.detail
+    assert finding.state == "works"
+
+
+@pytest.mark.parametrize(("region", "state"), [("us-west-2", "works"), ("eu-central-1", "limited")])
+def test_a_region_whose_prices_are_not_known_is_told(tmp_path: Path, region: str, state: str) -> None:
+    path = edited(tmp_path, "cluster.yaml", ("region: us-west-2", f"region: {region}"))
+    (finding,) = [finding for finding in examine_cluster(path) if finding.topic == "cost"]
+    assert finding.state == state
+    assert ("eu-central-1 may cost" in finding.detail) is (state == "limited")
 
 
 @pytest.mark.parametrize(
