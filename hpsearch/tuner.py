@@ -19,6 +19,7 @@ from hpsearch.draws import draw_distributions, first_config
 from hpsearch.feasibility import Constraints
 from hpsearch.journal import JOURNAL, DriverJournal, DriverLock, study_name
 from hpsearch.ledger import Ledger, by_configuration
+from hpsearch.needs import with_needs
 from hpsearch.nodes import check_nodes
 from hpsearch.progress import Progress
 from hpsearch.rungs import Halving, Rungs, usual_grace
@@ -87,7 +88,7 @@ def search(
             progress.begin(ledger)
         try:
             with Interrupts(request, say):
-                _run(settings, ledger, request, slots, runner, progress, halving, say)
+                _run(settings, space, ledger, request, slots, runner, progress, halving, say)
         finally:
             _close(ledger, request)
     finally:
@@ -221,6 +222,7 @@ def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
 
 def _run(
     settings: SearchSettings,
+    space: SearchSpace,
     ledger: Ledger,
     request: StopRequest,
     slots: int,
@@ -254,8 +256,9 @@ def _run(
         say("the head is the only node: trials run on it, until a worker joins")
 
     def to_task(drawn: Suggestion) -> dict[str, Any]:
-        share = placement.head_share(settings.cpus_per_trial)
-        return {**task(drawn, settings, ledger.storage, runner, stages), "head_share": share}
+        own = with_needs(space, drawn.config, settings)
+        share = placement.head_share(own.cpus_per_trial)
+        return {**task(drawn, own, ledger.storage, runner, stages), "head_share": share}
 
     searcher = LedgerSearcher(ledger, request, to_task, missing)
     watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
