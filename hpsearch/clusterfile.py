@@ -184,7 +184,8 @@ def _schema_problem(config: Mapping[str, Any]) -> str | None:
 
 def _n_workers(config: Mapping[str, Any]) -> int:
     provider = config["provider"]
-    return int(config.get("max_workers", len(provider.get("worker_ips", [])) or 2))
+    default = len(provider.get("worker_ips") or []) if provider["type"] == "local" else 2
+    return int(config.get("max_workers", default))
 
 
 def _machine(node_config: Mapping[str, Any]) -> str:
