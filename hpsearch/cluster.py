@@ -1,6 +1,7 @@
-"""Ray as the search needs it: one quiet session, and how many trials fit."""
+"""Ray as the search needs it: one quiet session, where trials run, and how many fit."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +18,9 @@ WORKER_S = 300.0
 
 BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml").expanduser()
 """Where `ray up` leaves the cluster file on the head."""
+
+HEAD = "node:__internal_head__"
+"""A resource that Ray gives to the head and to no other node: one of it."""
 
 QUIET = {
     # no call to the network behind the user's back
@@ -79,10 +83,7 @@ def await_worker(
     """
     if not path.is_file() or _has_slots():
         return
-    import yaml
-
-    provider = yaml.safe_load(path.read_text()).get("provider") or {}
-    if provider.get("type") != "local" or not provider.get("worker_ips"):
+    if not _own_workers(_cluster_file(path)):
         return
     say(f"no worker has joined yet: waiting up to {seconds / 60:.0f} minutes for the first")
     ends = time.monotonic() + seconds
@@ -91,9 +92,65 @@ def await_worker(
 
 
 def _has_slots() -> bool:
+    return any(node.get("CPU", 0) > 0 for node in _nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Return the resources of each node that is a member now."""
     import ray
 
-    return any(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _expects_workers(path: Path) -> bool:
+    """Say whether the cluster file on the head names workers, there or not."""
+    return bool(_own_workers(_cluster_file(path)) or autoscaled_nodes(path))
+
+
+def _own_workers(config: dict[str, Any]) -> list[str]:
+    provider = config.get("provider") or {}
+    return list(provider.get("worker_ips") or []) if provider.get("type") == "local" else []
+
+
+def _cluster_file(path: Path) -> dict[str, Any]:
+    """Return the cluster file as `ray up` leaves it on the head; empty where there is none."""
+    if not path.is_file():
+        return {}
+    import yaml
+
+    config: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    return config
+
+
+class Placement:
+    """Where trials run: on the workers, or on the head for as long as it is the only node.
+
+    The head of our cluster files has no processors for Ray, so that a search does not lose its driver to a trial that
+    ate the memory. Alone it gives its trials shares of `HEAD`, by which Ray counts them instead. Once a worker has
+    joined, what is begun goes there; a search that began with workers never comes back to the head.
+    """
+
+    def __init__(self) -> None:
+        self.is_on_head = is_head_alone()
+
+    def head_share(self, cpus_per_trial: float) -> float | None:
+        """Return the share of the head that the next trial asks for; None where it asks for a worker's processors."""
+        self.is_on_head = self.is_on_head and is_head_alone()
+        # rounded down to what Ray tells apart: six times 0.1667 would be more than there is
+        return math.floor(1e4 * cpus_per_trial / cores_here()) / 1e4 if self.is_on_head else None
+
+
+def is_head_alone() -> bool:
+    """Say whether the only node is a head without processors for Ray, and none is to come by its cluster file."""
+    nodes = _nodes()
+    return len(nodes) == 1 and HEAD in nodes[0] and not nodes[0].get("CPU") and not _expects_workers(BOOTSTRAP_FILE)
+
+
+def cores_here() -> float:
+    """Return the processors of this machine, or the part of them that a container may use."""
+    from ray._private.utils import get_num_cpus  # what `ray start` itself would have counted
+
+    return float(get_num_cpus())
 
 
 def count_slots(cpus_per_trial: float, gpus_per_trial: float) -> int:
@@ -102,15 +159,20 @@ def count_slots(cpus_per_trial: float, gpus_per_trial: float) -> int:
     Raises:
         ConfigError: no node can hold one.
     """
-    import ray
-
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    there = _nodes()
+    if is_head_alone():
+        there = [{**there[0], "CPU": cores_here()}]
     to_come = autoscaled_nodes(BOOTSTRAP_FILE)
     # what the autoscaler may add counts the workers that it has added already
     nodes = max(
         there, to_come, key=lambda nodes: sum(_slots_of(node, cpus_per_trial, gpus_per_trial) for node in nodes)
     )
     slots = sum(_slots_of(node, cpus_per_trial, gpus_per_trial) for node in nodes)
+    if slots == 0 and not any(node.get("CPU") for node in nodes):
+        raise ConfigError(
+            "trials run on workers, but none has joined and the head keeps its processors for the search; see that "
+            "`ray status` on the head lists the workers (docs/cluster.md, Trouble), then try again"
+        )
     if slots == 0:
         cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
         gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
@@ -127,11 +189,7 @@ def autoscaled_nodes(path: Path) -> list[dict[str, float]]:
     Args:
         path: The cluster file as `ray up` leaves it on the head; absent where nothing scales.
     """
-    if not path.is_file():
-        return []
-    import yaml
-
-    config = yaml.safe_load(path.read_text())
+    config = _cluster_file(path)
     kinds = config.get("available_node_types") or {}
     n_left, nodes = int(config.get("max_workers", 0)), []
     for name, kind in sorted(kinds.items(), key=lambda item: -sum((item[1].get("resources") or {}).values())):

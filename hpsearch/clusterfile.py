@@ -19,10 +19,20 @@ DOLLARS_PER_HOUR = {
     "g5.xlarge": 1.006, "g5.12xlarge": 5.672, "g6.xlarge": 0.805, "g6.12xlarge": 4.602,
     "n2-standard-2": 0.097, "n1-standard-4": 0.19, "n1-standard-8": 0.38, "g2-standard-4": 0.707,
 }  # fmt: skip
-"""On-demand list prices of US regions as of early 2025, rounded, without disks, traffic and tax: a ceiling for spot."""
+"""On-demand list prices in `PRICED_REGIONS`, rounded, without disks, traffic and tax: a ceiling for spot.
+
+Noted in early 2025. Looked up again in 2026 in SkyPilot's catalogue (skypilot-org/skypilot-catalog, v8): g4dn.xlarge
+(spot 0.24 to 0.25 in us-west-2) and g5.12xlarge, both unchanged; the others were not.
+"""
 
 ACCELERATOR_DOLLARS_PER_HOUR = {"nvidia-tesla-t4": 0.35, "nvidia-l4": 0.56, "nvidia-tesla-v100": 2.48}
 """Google's price of an accelerator beside its machine, of the same date."""
+
+
+PRICED_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "us-central1", "us-east1", "us-west1")
+"""Amazon's and Google's cheapest regions in the US; others cost up to half as much again."""
+
+PRICE_PAGES = {"aws": "aws.amazon.com/ec2/pricing/on-demand", "gcp": "cloud.google.com/compute/all-pricing"}
 
 
 def examine_cluster(path: Path) -> list[Finding]:
@@ -116,13 +126,18 @@ def cost(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(topic="cost", name="nodes", state="limited", detail=detail)
         return
     workers = [(prices[name] or 0.0, kind) for name, kind in kinds.items() if kind is not head]
-    most = _dearest(workers, config.get("max_workers", 2))
+    counted = _dearest(workers, config.get("max_workers", 2))
+    most = sum(n * price for n, price, _ in counted)
     idle = prices[config["head_node_type"]] or 0.0
+    nodes = " and ".join(f"{n} {_machine(kind['node_config'])}" for n, _, kind in counted if n) or "no worker"
+    region = config["provider"].get("region")
+    elsewhere = "" if region in (None, *PRICED_REGIONS) else f", {region} may cost up to half as much again"
     detail = (
-        f"at most ${idle + most:.2f} an hour with {_n_workers(config)} workers, ${idle:.2f} with the head alone "
-        "(on-demand list prices of early 2025, without disks and traffic; spot is usually a third to a half)"
+        f"at most ${idle + most:.2f} an hour with {nodes} beside the {_machine(head['node_config'])}, ${idle:.2f} with "
+        f"the head alone (on-demand list prices of early 2025 in the cheapest US regions{elsewhere}; without disks and "
+        f"traffic; spot is usually a third to a half; today's: {PRICE_PAGES.get(config['provider']['type'], '-')})"
     )
-    yield Finding(topic="cost", name="nodes", state="works", detail=detail)
+    yield Finding(topic="cost", name="nodes", state="limited" if elsewhere else "works", detail=detail)
 
 
 def search_settings(config: Mapping[str, Any]) -> dict[str, str]:
@@ -169,7 +184,8 @@ def _schema_problem(config: Mapping[str, Any]) -> str | None:
 
 def _n_workers(config: Mapping[str, Any]) -> int:
     provider = config["provider"]
-    return int(config.get("max_workers", len(provider.get("worker_ips", [])) or 2))
+    default = len(provider.get("worker_ips") or []) if provider["type"] == "local" else 2
+    return int(config.get("max_workers", default))
 
 
 def _machine(node_config: Mapping[str, Any]) -> str:
@@ -184,11 +200,11 @@ def _price(node_config: Mapping[str, Any]) -> float | None:
     return price
 
 
-def _dearest(workers: list[tuple[float, Mapping[str, Any]]], n_most: int) -> float:
-    """Cost of the dearest workers that the limits allow together."""
-    total = 0.0
+def _dearest(workers: list[tuple[float, Mapping[str, Any]]], n_most: int) -> list[tuple[int, float, Mapping[str, Any]]]:
+    """Number, price and kind of the dearest workers that the limits allow together."""
+    counted = []
     for price, kind in sorted(workers, key=lambda pair: -pair[0]):
         n = min(n_most, kind.get("max_workers", n_most))
-        total += n * price
+        counted.append((n, price, kind))
         n_most -= n
-    return total
+    return counted

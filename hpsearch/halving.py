@@ -43,7 +43,14 @@ class PlainScheduler(TrialScheduler):
         """Nothing to do."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Leave the choice to the controller, which starts pending trials in order."""
+        """Leave the choice to the controller, which starts pending trials in order; none of them at the search's end.
+
+        It would also give the slots of stopped trials to those that wait, up to --max-concurrent of them.
+        """
+        if self._request.is_set:
+            for trial in list(tune_controller.get_live_trials()):
+                if trial.status == Trial.PENDING:
+                    tune_controller.stop_trial(trial)
         return None
 
     def debug_string(self) -> str:

@@ -7,8 +7,10 @@ needs no flush of its own: `hand_over` gives it to the system, and the next flus
 """
 
 import fcntl
+import hashlib
 import json
 import os
+import tempfile
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -116,7 +118,11 @@ class JournalReader(BaseJournalBackend):
 
 
 class DriverLock:
-    """Keeps a second driver off a run in a folder; the system frees it when the process ends, however it ends."""
+    """Keeps a second driver off a run; the system frees it when the process ends, however it ends.
+
+    An object store has no locks: there the lock lies on this machine, and keeps off what is most likely to come, a
+    `--resume` on the head where the first search still runs because only its terminal was lost.
+    """
 
     def __init__(self, storage: RunStorage) -> None:
         """Take the lock.
@@ -125,14 +131,13 @@ class DriverLock:
             ConfigError: another process searches this run.
         """
         self._stream = None
-        if storage.local is None:
-            return
+        path = _place_here(storage) if storage.local is None else storage.local / LOCK
         try:
-            storage.local.mkdir(parents=True, exist_ok=True)
-            stream = (storage.local / LOCK).open("a")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = path.open("a")
         except OSError as error:
             raise ConfigError(
-                f"the storage path must be writable, but {storage} failed: {error.strerror or error}; "
+                f"the storage path must be writable, but {path.parent} failed: {error.strerror or error}; "
                 "check the rights, or choose another --storage-path"
             ) from error
         try:
@@ -150,6 +155,12 @@ class DriverLock:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+def _place_here(storage: RunStorage) -> Path:
+    """Return the lock on this machine, of this user, for a run in an object store."""
+    name = hashlib.sha256(str(storage).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"greenprune-locks-{os.getuid()}" / name
 
 
 def study_name(storage: RunStorage) -> str | None:

@@ -70,15 +70,15 @@ class LedgerSearcher(Searcher):
         """Return the task of a new suggestion; None where there is none."""
         try:
             suggestion = self._ledger.suggest()
+            task = None if suggestion is None else self._to_task(suggestion)
         except GreenpruneError as error:
             self._request.ask("no further suggestion", error)
             return None
-        if suggestion is None:
+        if suggestion is None or task is None:
             self.is_exhausted = True
             self._n_left = 0
             return None
         self._n_left -= 1
-        task = self._to_task(suggestion)
         if 0 < task["gpus"] < 1:
             self._shared[suggestion.trial_id] = task
         return task

@@ -110,18 +110,26 @@ class RunStorage:
             ) from error
 
     def list(self, folder: str = "") -> list[str]:
-        """Return the sorted paths of all files in a folder, not those in folders below; empty if it is not there."""
+        """Return the sorted paths of all files in a folder, not those in folders below; empty if it is not there.
+
+        Raises:
+            ConfigError: the object store gives no answer, or only a refusal.
+        """
         selector = pafs.FileSelector(self._full(folder), allow_not_found=True)
         names = [
             info.base_name
-            for info in self._patiently(lambda: self._filesystem.get_file_info(selector))
+            for info in self._look(lambda: self._filesystem.get_file_info(selector))
             if info.type == pafs.FileType.File and not info.base_name.endswith(ASIDE_SUFFIX)
         ]
         return sorted(f"{folder}/{name}" if folder else name for name in names)
 
     def exists(self, path: str = "") -> bool:
-        """Say whether a file or a folder is there; without a path, the run's folder itself."""
-        info: pafs.FileInfo = self._patiently(lambda: self._filesystem.get_file_info(self._full(path)))
+        """Say whether a file or a folder is there; without a path, the run's folder itself.
+
+        Raises:
+            ConfigError: the object store gives no answer, or only a refusal.
+        """
+        info: pafs.FileInfo = self._look(lambda: self._filesystem.get_file_info(self._full(path)))
         return bool(info.type != pafs.FileType.NotFound)
 
     def delete(self, path: str) -> None:
@@ -148,6 +156,18 @@ class RunStorage:
     def _put(self, full: str, content: bytes) -> None:
         with self._filesystem.open_output_stream(full) as stream:
             stream.write(content)
+
+    def _look(self, call: Callable[[], Answer]) -> Answer:
+        """Ask what is there; a search begins with such a question, so wrong addresses and credentials show here."""
+        try:
+            return self._patiently(call)
+        except OSError as error:
+            if self.local is not None:
+                raise
+            raise ConfigError(
+                f"the storage path must be readable, but {self.location} failed: {error}; check the address, the "
+                "rights, and the credentials in the usual places (environment, ~/.aws, the machine's role)"
+            ) from error
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:
         """Call, again and again while a store does not answer; every call may be made twice without harm."""

@@ -164,8 +164,11 @@ class SearchStudy:
         return list(self._open)
 
     def requeue_interrupted(self) -> int:
-        """Queue what was cut off and not taken up since, with the same draws; return how many."""
-        waiting = {t.user_attrs.get(HASH) for t in self._trials(TrialState.WAITING)}
+        """Queue what was cut off and not taken up since, with the same draws; return how many wait now.
+
+        Some may wait already: queued by a session that ended before it took them up.
+        """
+        waiting = {t.user_attrs[HASH] for t in self._trials(TrialState.WAITING) if HASH in t.user_attrs}
         lost = {t.user_attrs[HASH]: t for t in self._trials(TrialState.FAIL) if INTERRUPTED in t.user_attrs}
         again = [trial for key, trial in lost.items() if key not in self._seen and key not in waiting]
         for trial in again:
@@ -180,7 +183,7 @@ class SearchStudy:
             )
         self._n_waiting += len(again)
         self._journal.flush()
-        return len(again)
+        return len(again) + len(waiting)
 
     def add_row(
         self,

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greenprune_core.errors import ConfigError, GreenpruneError
-from hpsearch.cluster import await_worker, connect, count_slots
+from hpsearch.cluster import Placement, await_worker, connect, count_slots
 from hpsearch.draws import first_config
 from hpsearch.journal import DriverLock
 from hpsearch.ledger import Ledger
+from hpsearch.needs import with_needs
 from hpsearch.nodes import check_nodes
 from hpsearch.opening import check_run, open_ledger, read_warm_start
 from hpsearch.progress import Progress
@@ -81,7 +82,7 @@ def search(
             progress.begin(ledger)
         try:
             with Interrupts(request, say):
-                _run(settings, ledger, request, slots, runner, progress, halving, say)
+                _run(settings, space, ledger, request, slots, runner, progress, halving, say)
         finally:
             _close(ledger, request)
     finally:
@@ -119,6 +120,7 @@ def plan_halving(settings: SearchSettings, space: SearchSpace) -> Halving | None
 
 def _run(
     settings: SearchSettings,
+    space: SearchSpace,
     ledger: Ledger,
     request: StopRequest,
     slots: int,
@@ -137,10 +139,8 @@ def _run(
     from hpsearch.worker import TrialWorker
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    stages = halving.rungs if halving else ()
-    searcher = LedgerSearcher(
-        ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages), missing
-    )
+    to_task = _task_maker(settings, space, ledger.storage, runner, halving, say)
+    searcher = LedgerSearcher(ledger, request, to_task, missing)
     watch = Watch(
         searcher,
         _budgets(settings, ledger, request, say),
@@ -168,6 +168,27 @@ def _run(
     )
     if searcher.is_exhausted:
         request.ask("every configuration of the space has been tried")
+
+
+def _task_maker(
+    settings: SearchSettings,
+    space: SearchSpace,
+    storage: RunStorage,
+    runner: str,
+    halving: Halving | None,
+    say: Callable[[str], None],
+) -> Callable[[Suggestion], dict[str, Any]]:
+    """Return what turns a suggestion into the task of a worker: the trial's own needs, and where it may run."""
+    stages, placement = halving.rungs if halving else (), Placement()
+    if placement.is_on_head:
+        say("the head is the only node: trials run on it, until a worker joins")
+
+    def to_task(drawn: Suggestion) -> dict[str, Any]:
+        own = with_needs(space, drawn.config, settings)
+        share = placement.head_share(own.cpus_per_trial)
+        return {**task(drawn, own, storage, runner, stages), "head_share": share}
+
+    return to_task
 
 
 def _budgets(settings: SearchSettings, ledger: Ledger, request: StopRequest, say: Callable[[str], None]) -> Budgets:

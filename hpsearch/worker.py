@@ -24,6 +24,7 @@ from greenprune_core.errors import ConfigError
 from greenprune_core.measure.meter import NoMeter
 from hpsearch import gpu_share
 from hpsearch.checkpoints import checkpoint_path
+from hpsearch.cluster import HEAD
 from hpsearch.notice import Notice, is_draining_here
 from hpsearch.repeated import OTHERS, Repeats
 from hpsearch.search_run import SETTINGS
@@ -49,7 +50,9 @@ class TrialWorker(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Ask for what this trial needs; others of the search may need more or less."""
-        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+        share = config.get("head_share")
+        processors = {"CPU": config["cpus"]} if share is None else {HEAD: share}
+        return tune.PlacementGroupFactory([{**processors, "GPU": config["gpus"]}])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial."""

@@ -53,6 +53,8 @@ class SearchSpace:
     """Settings that the space holds, by dotted path, as text."""
     description: str = ""
     """What is learnt, how long a trial takes, what was chosen and why."""
+    needs: Callable[[TrialConfig], Mapping[str, float]] | None = None
+    """Where trials differ: `cpus` and `gpus` of one, in place of --cpus-per-trial and --gpus-per-trial."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The walls of the house, where import-linter cannot see: what a fresh process has loaded after an import."""
 
+import ast
 import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,26 @@ def test_a_fresh_import_loads_nothing_from_behind_its_wall(module: str, forbidde
     loaded = _run(code)
     assert module in loaded
     assert sorted(set(forbidden) & loaded) == []
+
+
+UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+
+def test_nothing_of_ours_unpickles_what_a_storage_path_may_hold() -> None:
+    n_loads = 0
+    for package in ("greenprune_core", "search_spaces", "hpsearch"):
+        for path in (Path(__file__).parents[1] / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                    assert not UNPICKLERS & {name.split(".")[0] for name in names}, f"{path}:{node.lineno}"
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                    n_loads += 1
+                    options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+                    assert options.get("weights_only") == "True", f"{path}:{node.lineno}"
+                if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                    assert ast.unparse(node.value) == "False", f"{path}:{node.lineno}"
+    assert n_loads >= 1, "checkpoints are read by torch.load"
 
 
 @pytest.mark.parametrize("command", ["report", "pick"])

@@ -1,10 +1,14 @@
 """Trials on a GPU that is not there: one in three lacks memory while it shares, and notes who runs beside it."""
 
+import json
 import time
+from typing import Any
 
 import ray
 import tabulated
 import torch
+
+from greenprune_core.config import TrialConfig
 
 
 class CrowdedTrial(tabulated.InstantTrial):
@@ -29,3 +33,18 @@ class CrowdedTrial(tabulated.InstantTrial):
 class HopelessTrial(CrowdedTrial):
     def advance(self, until_epoch: int) -> tabulated.Report:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 900 GiB")
+
+
+def needs(config: TrialConfig) -> dict[str, float]:
+    """One trial in two needs twice as much."""
+    factor = 2 if int(config.config_hash, 16) % 2 else 1
+    return {"cpus": factor, "gpus": 0.25 * factor}
+
+
+class NeedyTrial(tabulated.InstantTrial):
+    """A trial that tells what Ray has given it and how many threads it has."""
+
+    def finish(self) -> dict[str, Any]:
+        given = ray.get_runtime_context().get_assigned_resources()
+        seen = {"CPU": given["CPU"], "GPU": given["GPU"], "threads": torch.get_num_threads()}
+        return {**super().finish(), "device": json.dumps(seen)}

@@ -8,7 +8,9 @@ import ray
 import yaml
 
 from greenprune_core.errors import ConfigError
-from hpsearch.cluster import autoscaled_nodes, await_worker, connect, count_slots
+from hpsearch import cluster
+from hpsearch.cluster import HEAD as HEAD_RESOURCE
+from hpsearch.cluster import Placement, autoscaled_nodes, await_worker, connect, count_slots, is_head_alone
 
 CONFIG = {
     "max_workers": 3,
@@ -39,7 +41,7 @@ def test_machines_of_ones_own_are_counted_only_when_they_are_there(tmp_path: Pat
 
 
 OWN = {"provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2"]}}
-HEAD = {"Alive": True, "Resources": {}}
+HEAD = {"Alive": True, "Resources": {HEAD_RESOURCE: 1.0}}
 WORKER = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
 
 
@@ -87,6 +89,56 @@ def test_a_gpu_asked_for_where_there_is_none_is_refused_with_what_the_nodes_have
     _members(monkeypatch, [HEAD, {"Alive": True, "Resources": {"CPU": 4.0}}])
     with pytest.raises(ConfigError, match=r"largest have 4 CPUs and 0 GPUs, but got .*gpus-per-trial=0\.25"):
         count_slots(1, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("members", "config", "is_alone"),
+    [
+        ([HEAD], None, True),
+        ([HEAD], {"provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": []}}, True),
+        ([HEAD], {**CONFIG, "max_workers": 0}, True),
+        ([HEAD, {**WORKER, "Alive": False}], None, True),
+        ([HEAD, WORKER], None, False),
+        ([HEAD], OWN, False),
+        ([HEAD], CONFIG, False),
+        ([{"Alive": True, "Resources": {HEAD_RESOURCE: 1.0, "CPU": 4.0}}], None, False),
+        ([{"Alive": True, "Resources": {}}], None, False),
+    ],
+    ids=["no cluster file", "no worker of one's own", "no worker of the cloud's", "the worker is gone", "a worker",
+         "a worker of one's own to come", "workers of the cloud's to come", "a head with processors", "no head"],
+)  # fmt: skip
+def test_trials_run_on_the_head_only_while_it_is_the_only_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: list[Any], config: dict[str, Any] | None, is_alone: bool
+) -> None:
+    path = tmp_path / "c.yaml"
+    if config is not None:
+        path.write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(cluster, "BOOTSTRAP_FILE", path)
+    monkeypatch.setattr(cluster, "cores_here", lambda: 6.0)
+    _members(monkeypatch, members)
+    assert is_head_alone() is is_alone
+    # 1/6 rounded up would let only five of six run
+    assert Placement().head_share(1) == (0.1666 if is_alone else None)
+    if is_alone:
+        assert count_slots(1, 0) == 6
+
+
+def test_once_a_worker_has_joined_trials_never_come_back_to_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    _members(monkeypatch, [HEAD], [HEAD], [HEAD, WORKER], [HEAD])
+    monkeypatch.setattr(cluster, "cores_here", lambda: 2.0)
+    placement = Placement()
+    assert [placement.head_share(1) for _ in range(3)] == [0.5, None, None]
+
+
+def test_workers_that_never_join_are_told_apart_from_workers_that_are_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(OWN))
+    monkeypatch.setattr(cluster, "BOOTSTRAP_FILE", path)
+    _members(monkeypatch, [HEAD])
+    with pytest.raises(ConfigError, match=r"none has joined.*ray status"):
+        count_slots(1, 0)
 
 
 def test_a_cluster_of_another_version_is_one_line_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,49 @@ def test_kubernetes_and_slurm_ask_for_the_same_search_with_the_same_versions() -
     )
 
 
+# KubeRay 1.x, ray-operator/apis/ray/v1: rayjob_types.go and raycluster_types.go; Kubernetes drops what it does not know
+KUBERAY = {
+    "job": {
+        "activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint",
+        "entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy", "metadata",
+        "rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes", "submissionMode", "submitterConfig",
+        "submitterPodTemplate", "suspend", "ttlSecondsAfterFinished",
+    },
+    "cluster": {
+        "autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec", "headServiceAnnotations", "rayVersion",
+        "suspend", "workerGroupSpecs",
+    },
+    "head": {"enableIngress", "headService", "rayStartParams", "serviceType", "template"},
+    "workers": {
+        "groupName", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams", "replicas", "scaleStrategy",
+        "template",
+    },
+    "pod": {"containers", "serviceAccountName", "terminationGracePeriodSeconds"},
+    "container": {"name", "image", "resources"},
+}  # fmt: skip
+
+
+def test_kubernetes_knows_each_field_and_its_type() -> None:
+    config = load("deploy/kuberay.yaml")
+    assert (config["apiVersion"], config["kind"]) == ("ray.io/v1", "RayJob")
+    job, cluster = config["spec"], config["spec"]["rayClusterSpec"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    for kind, part in (("job", job), ("cluster", cluster), ("head", head), ("workers", workers)):
+        assert set(part) <= KUBERAY[kind], kind
+    for group in (head, workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "numbers are refused"
+        pod = group["template"]["spec"]
+        assert set(pod) <= KUBERAY["pod"]
+        for container in pod["containers"]:
+            assert set(container) == KUBERAY["container"]
+            assert container["resources"]["limits"] == container["resources"]["requests"], "Ray counts the limits"
+    assert 1 <= workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    variables = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
+    assert all(isinstance(value, str) for value in variables.values()), "Ray refuses numbers"
+    n_unedited = sum("EDIT-ME" in line for line in (ROOT / "deploy/kuberay.yaml").read_text().splitlines()[10:])
+    assert 1 <= n_unedited <= 5
+
+
 def test_kubernetes_gives_the_head_no_trial_slots_and_no_way_in_from_outside() -> None:
     head = load("deploy/kuberay.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0"
@@ -142,6 +185,13 @@ def test_slurms_notice_reaches_the_search_alone_and_the_job_waits_for_its_end(tm
         job.kill()
     assert (repository / "hpsearch" / "begun").read_text() == "--trials 9"
     assert (repository / "hpsearch" / "kept").exists()
+
+
+def test_a_head_alone_may_keep_its_runs_on_its_own_disk(tmp_path: Path) -> None:
+    path = edited(
+        tmp_path, "deploy/on_prem.yaml", ("[edited-WORKER-1, edited-WORKER-2]", "[]"), ("/shared/greenprune", "runs")
+    )
+    assert problems(path) == {}
 
 
 @pytest.mark.parametrize("name", RAY_FILES)
@@ -201,6 +251,18 @@ def test_an_hour_costs_the_head_and_the_dearest_workers_that_the_limits_allow() 
     # 0.096 + 2 * 1.006 + 1 * 0.526 = 2.634
     assert "$2.63 an hour" in finding.detail
     assert "$0.10 with the head alone" in finding.detail
+    assert "2 g5.xlarge and 1 g4dn.xlarge beside the m6i.large" in finding.detail
+    assert "early 2025" in finding.detail
+    assert "aws.amazon.com/ec2/pricing" in finding.detail
+    assert finding.state == "works"
+
+
+@pytest.mark.parametrize(("region", "state"), [("us-west-2", "works"), ("eu-central-1", "limited")])
+def test_a_region_whose_prices_are_not_known_is_told(tmp_path: Path, region: str, state: str) -> None:
+    path = edited(tmp_path, "cluster.yaml", ("region: us-west-2", f"region: {region}"))
+    (finding,) = [finding for finding in examine_cluster(path) if finding.topic == "cost"]
+    assert finding.state == state
+    assert ("eu-central-1 may cost" in finding.detail) is (state == "limited")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """Trials that share a GPU: each has its part of the memory, and one that lacked it gets the GPU for itself, once."""
 
+import dataclasses
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import crowded
 import pytest
 import search_driver
 import torch
@@ -35,6 +40,21 @@ def test_only_lack_of_gpu_memory_on_a_shared_gpu_counts_as_crowded() -> None:
     assert not gpu_share.is_crowded(RuntimeError("CUDA error"), 0.25)
 
 
+@pytest.mark.parametrize(("gpus", "fraction"), [(0.25, 0.25 - 600 / 16384), (1, 1.0), (0, None)])
+def test_the_guard_is_set_on_each_gpu_that_the_process_sees(
+    monkeypatch: pytest.MonkeyPatch, gpus: float, fraction: float | None
+) -> None:
+    guarded: dict[int, float] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=16 * GIB))
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, index: guarded.update({index: share})
+    )
+    gpu_share.limit(gpus)
+    assert guarded == ({} if fraction is None else {0: pytest.approx(fraction), 1: pytest.approx(fraction)})
+
+
 @pytest.fixture(scope="module")
 def one_gpu() -> Iterator[None]:
     """A session of Ray that believes in a GPU."""
@@ -54,12 +74,13 @@ def one_gpu() -> Iterator[None]:
         ray.shutdown()
 
 
-def _search(folder: Path, runner: str, **given: object) -> Outcome:
+def _search(folder: Path, runner: str, space_needs: Any = None, **given: object) -> Outcome:
     import tabulated
 
     options = {"storage_path": str(folder), "name": "run", "space": "tabulated:SPACE", "gpus_per_trial": 0.25, **given}
     settings, _ = resolve(options, {})
-    return search(settings, tabulated.SPACE, say=print, runner=f"crowded:{runner}")
+    space = dataclasses.replace(tabulated.SPACE, needs=space_needs)
+    return search(settings, space, say=print, runner=f"crowded:{runner}")
 
 
 @pytest.mark.slow
@@ -85,6 +106,29 @@ def test_a_trial_that_lacks_memory_also_alone_has_failed_with_its_reason(tmp_pat
     assert outcome.ledger.counts == {"failed": 1}
     rows = archive.rows(archive.read_trials(RunStorage.open(tmp_path / "run")))
     assert all("OutOfMemoryError: CUDA out of memory" in row["error"] for row in rows)
+
+
+@pytest.mark.slow
+def test_trials_of_one_search_may_need_different_shares_and_each_has_as_many_threads_as_processors(
+    tmp_path: Path, one_gpu: None
+) -> None:
+    _search(tmp_path, "NeedyTrial", trials=6, max_failures=0, space_needs=crowded.needs)
+    rows = archive.rows(archive.read_trials(RunStorage.open(tmp_path / "run")))
+    assert [row["state"] for row in rows] == ["complete"] * 6, [row["error"] for row in rows]
+    found = {row["trial_id"]: json.loads(row["device"]) for row in rows}
+    for trial_id, seen in found.items():
+        wanted = {"cpus": 2.0, "gpus": 0.5} if int(trial_id, 16) % 2 else {"cpus": 1.0, "gpus": 0.25}
+        assert seen == {"CPU": wanted["cpus"], "GPU": wanted["gpus"], "threads": int(wanted["cpus"])}
+    assert len({seen["GPU"] for seen in found.values()}) == 2, "both kinds were drawn"
+
+
+@pytest.mark.slow
+def test_needs_that_no_node_can_meet_end_the_search_with_the_reason(tmp_path: Path, one_gpu: None) -> None:
+    outcome = _search(tmp_path, "NeedyTrial", trials=2, space_needs=lambda config: {"gpus": 3})
+    assert "a trial has to fit on one node" in str(outcome.error)
+    assert outcome.ledger.n_finished == 0
+    outcome = _search(tmp_path / "other", "NeedyTrial", trials=2, space_needs=lambda config: {"tpus": 1})
+    assert "told as cpus and gpus, but tabulated told tpus" in str(outcome.error)
 
 
 def _attempts(run: Path) -> dict[str, list[tuple[float, int]]]:

@@ -62,6 +62,19 @@ def test_a_used_up_energy_budget_stops_the_search_and_resume_ends_it_with_a_row_
     assert again.ledger.tracker.hypervolume >= outcome.ledger.tracker.hypervolume > 0
 
 
+def test_at_the_end_of_a_search_trials_that_still_wait_for_a_slot_do_not_begin(tmp_path):
+    import ray
+
+    one_at_a_time = ray.cluster_resources()["CPU"]
+    given = {"trials": 12, "max_concurrent": 12, "cpus_per_trial": one_at_a_time}
+    outcome = _search(tmp_path, energy_budget="1J", **given)
+    assert outcome.reason == "energy budget used up"
+    assert outcome.ledger.n_finished <= 2, "each of those that waited would have ended in an instant"
+    assert outcome.ledger.study.open_ids == []
+    again = _search(tmp_path, resume=True, **given)
+    assert again.ledger.counts == {"complete": 12}
+
+
 def test_halving_stops_trials_early_and_a_trial_whose_worker_dies_goes_on_from_its_checkpoint(tmp_path):
     outcome = _search(tmp_path, "MortalTrial", trials=12, halving=True, eta=3, grace=1)
     rows = _rows(tmp_path)

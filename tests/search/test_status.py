@@ -88,6 +88,8 @@ def test_a_reopened_ledger_counts_as_before_and_tells_what_was_written_but_not_t
     again = _open(tmp_path)
     assert again.reconcile() == 2, "two were cut off"
     assert again.counts == Counter(complete=2)
+    again = _open(tmp_path)
+    assert again.reconcile() == 2, "they still wait: that session ended before it took them up"
     states = Counter(trial.state.name for trial in again.study._trials())
     assert states == Counter(COMPLETE=2, FAIL=2, WAITING=2)
     assert {again.suggest().trial_id for _ in range(2)} == {drawn[2].trial_id, drawn[3].trial_id}

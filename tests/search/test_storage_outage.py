@@ -29,6 +29,12 @@ from hpsearch.storage import RunStorage
 server = pytest.importorskip("moto.server", reason="moto is in the extra test")
 
 
+OVERLOADED = (
+    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: 66\r\n\r\n"
+    b"<Error><Code>SlowDown</Code><Message>Slow down.</Message></Error>\n"
+)
+
+
 class Proxy:
     """Passes connections on to a server, refuses them, or lets each piece of an answer wait."""
 
@@ -37,6 +43,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.refuses = False
+        self.refusal = b""
+        """What is answered meanwhile; nothing closes the connection."""
         self.delay_s = 0.0
         self.n_refused = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,6 +58,8 @@ class Proxy:
         with outer:
             if self.refuses:
                 self.n_refused += 1
+                if self.refusal and outer.recv(65536):
+                    outer.sendall(self.refusal)
                 return
             with socket.create_connection(self._target) as inner:
                 back = threading.Thread(target=self._pump, args=(inner, outer, True), daemon=True)
@@ -100,9 +110,11 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("refusal", [b"", OVERLOADED], ids=["connection closed", "503 Slow Down"])
 def test_a_call_that_is_refused_is_tried_again_until_the_store_answers(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, refusal: bytes
 ) -> None:
+    monkeypatch.setattr(proxy, "refusal", refusal)
     run = RunStorage.open("s3://bucket/calls")
     run.write_bytes("a", b"before")
     pauses: list[float] = []

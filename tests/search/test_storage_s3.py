@@ -6,6 +6,7 @@ from archive_maker import make_rows, make_run
 
 import hpsearch
 from greenprune_core.errors import ConfigError
+from hpsearch.journal import DriverLock
 from hpsearch.report import write_report
 from hpsearch.storage import RunStorage
 
@@ -51,6 +52,16 @@ def test_a_run_in_a_bucket_is_read_reported_and_picked_from(bucket, tmp_path):
     assert write_report(run)[0] == f"{location}/report.html"
     assert storage.read_bytes("report.html").startswith(b"<!doctype html>")
     assert run.pick(knee=True).is_on_front
+
+
+def test_on_one_machine_two_drivers_never_search_one_run_in_a_bucket(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lock = DriverLock(RunStorage.open(f"{bucket}/locked"))
+    with pytest.raises(ConfigError, match="being searched"):
+        DriverLock(RunStorage.open(f"{bucket}/locked"))
+    DriverLock(RunStorage.open(f"{bucket}/another")).release()
+    lock.release()
+    DriverLock(RunStorage.open(f"{bucket}/locked")).release()
 
 
 def test_a_folder_goes_in_and_out(bucket, tmp_path):

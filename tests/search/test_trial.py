@@ -1,6 +1,7 @@
 """A trial is a plain function: it needs no ray, repeats bit for bit, and goes on from its checkpoint."""
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from greenprune_core.config import (
     PhaseConfig,
     TrialConfig,
 )
+from greenprune_core.errors import ConfigError
 from greenprune_core.subnetwork import load_subnetwork
 from hpsearch.archive import SCHEMA, read_trials, write_trial
 from hpsearch.storage import RunStorage
@@ -110,3 +112,22 @@ def test_the_saved_sub_network_classifies_as_its_row_says(finished_trial):
 def test_a_trial_loads_no_ray():
     code = "import sys, hpsearch.trial; sys.exit('ray' in sys.modules or 'optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Malice:
+    """What an attacker with the rights to write the storage would leave there: unpickling it makes a file."""
+
+    def __init__(self, proof):
+        self.proof = proof
+
+    def __reduce__(self):
+        return (open, (str(self.proof), "w"))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
+def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_never_runs(tmp_path, write):
+    path, proof = tmp_path / "state.pt", tmp_path / "it ran"
+    write({"format": Malice(proof), "config_hash": CONFIG.config_hash}, path)
+    with pytest.raises(ConfigError, match="start anew"):
+        TrialRun.restore(path, CONFIG, tmp_path / "sub")
+    assert not proof.exists()

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import subprocess
 import termios
 import threading
@@ -94,8 +95,8 @@ class RayCluster:
     def driver_pids(self, name: str) -> list[int]:
         """Process ids, as the head counts them, of the drivers of a run."""
         lines = self.hosts.head.run("ps -eo pid=,args=", check=False).splitlines() if self.hosts.head.is_running else []
-        found = (line.split(maxsplit=1) for line in lines if "run.py" in line and f"--name {name}" in line)
-        return [int(pid) for pid, _ in found]
+        found = (line.split(maxsplit=1) for line in lines if f"run.py --name {name}" in line)
+        return [int(pid) for pid, command in found if command.startswith("python ")]
 
     def _end(self, begun: "Submitted") -> None:
         if begun.process.poll() is None:
@@ -123,6 +124,13 @@ class RayCluster:
         (self.repository / "cluster.yaml").write_text(text)
 
 
+def _take_terminal() -> None:
+    """Be what a terminal starts: it is ours, and its signals count, even if the tests run where they are ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Submitted:
     """A search under way, started in a terminal of its own and seen from outside: its output and its run folder."""
 
@@ -132,7 +140,7 @@ class Submitted:
         self._terminal, inner = pty.openpty()
         self.process = subprocess.Popen(
             argv, cwd="/", stdin=inner, stdout=inner, stderr=inner, env=environment, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
         )  # fmt: skip
         os.close(inner)
         threading.Thread(target=self._copy, daemon=True).start()
@@ -140,6 +148,15 @@ class Submitted:
     def press_ctrl_c(self) -> None:
         """Type Ctrl-C in its terminal."""
         os.write(self._terminal, b"\x03")
+
+    def close_terminal(self) -> None:
+        """Close the terminal's window: what runs in it gets SIGHUP."""
+        os.killpg(self.process.pid, signal.SIGHUP)
+
+    def await_output(self, text: str, seconds: float = 120) -> None:
+        """Wait until it has printed a text, wherever its lines are broken."""
+        wanted = "".join(text.split())
+        wait_for(lambda: wanted in "".join(self.output.split()), f"{text!r} to be printed", seconds)
 
     @property
     def output(self) -> str:
