@@ -17,8 +17,9 @@ from hpsearch import archive, objectives, provenance
 from hpsearch.cluster import await_worker, connect, count_slots
 from hpsearch.draws import draw_distributions, first_config
 from hpsearch.feasibility import Constraints
-from hpsearch.journal import JOURNAL, DriverJournal, DriverLock, study_name
+from hpsearch.journal import JOURNAL, DriverJournal, study_name
 from hpsearch.ledger import Ledger, by_configuration
+from hpsearch.lock import DriverLock
 from hpsearch.nodes import check_nodes
 from hpsearch.progress import Progress
 from hpsearch.rungs import Halving, Rungs, usual_grace
@@ -249,6 +250,9 @@ def _run(
         n_trials=settings.trials,
         say=say,
     )
+    budgets.check()
+    if request.is_set:
+        return  # resumed, and all was spent before: Tune would start a trial before it looks
     stages = halving.rungs if halving else ()
     searcher = LedgerSearcher(
         ledger, request, lambda drawn: task(drawn, settings, ledger.storage, runner, stages), missing

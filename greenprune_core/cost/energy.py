@@ -85,7 +85,7 @@ def operator_seconds(operator: OperatorCost, profile: DeviceProfile, batch_size:
         if rate is None:
             raise ConfigError(
                 f"latency needs {field} of every kind of operator, but {profile.name!r} has none for "
-                f"{operator.kind!r}; calibrate again"
+                f"{operator.kind!r}; add the number to a profile of your own, or search by energy or MACs"
             )
         seconds += count * rate.value
     return seconds

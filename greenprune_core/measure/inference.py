@@ -16,6 +16,8 @@ from greenprune_core.measure.meter import Meter, NoMeter
 WIDE = 0.1
 """Relative width of an interval above which a figure is called uncertain."""
 
+LONGEST_S = 3600.0
+
 BUSY = 0.05
 """Share of the processors kept busy by others above which it is said."""
 
@@ -34,8 +36,11 @@ class Effort:
             raise ConfigError(
                 f"a measurement needs at least {FEWEST_WINDOWS} windows, but got {self.min_windows}; 20 are usual"
             )
-        if self.min_seconds <= 0:
-            raise ConfigError(f"a measurement takes time, but got {self.min_seconds:g} s; 3 are usual")
+        if not 0 < self.min_seconds <= LONGEST_S:
+            raise ConfigError(
+                f"a measurement takes time, up to {LONGEST_S:g} s per network, but got {self.min_seconds:g} s; "
+                "3 are usual"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from greenprune_core.cost.profile import DeviceProfile, profile_from_dict
+from greenprune_core.cost.profile import DeviceProfile, check_name, profile_from_dict
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.choose import METERS
 from hpsearch.commands.measure import check_device, check_power, use_threads
@@ -48,6 +48,7 @@ def command(
     Let nothing else run meanwhile.
     """
     check_output(output, force)
+    check_name(name or output.stem)
     check_device(device)
     check_power(power_w, meter_name)
     use_threads(threads)

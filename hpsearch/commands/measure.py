@@ -85,7 +85,9 @@ def check_device(device: str) -> None:
     """
     import torch
 
-    if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = re.fullmatch(r"cuda(?::(\d{1,4}))?", device)
+    if device != "cpu" and not (found and int(found[1] or 0) < n_gpus):
         raise ConfigError(f"a device is cpu or a GPU that torch sees, but got {device!r}; see hpsearch doctor")
 
 

@@ -1,5 +1,7 @@
 """Measuring a run from the command line, and rows that carry measured joules."""
 
+import datetime
+
 import pytest
 import torch
 from archive_maker import make_row, make_run
@@ -74,8 +76,10 @@ def test_measured_latency_stands_beside_modelled_joules(measured_run):
     assert rows[0]["energy_source"] == "model:horowitz-45nm"
 
 
-def line(trial_id, energy_j, source="rapl", batch_size=1):
+def line(trial_id, energy_j, source="rapl", batch_size=1, **other):
     return {
+        **{"device": "a processor", "n_threads": 1, "meter": "RAPL counters of package-0"},
+        **{"measured_at": datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC), **other},
         "trial_id": trial_id,
         "network": "cifar_resnet20/16",
         "batch_size": batch_size,
