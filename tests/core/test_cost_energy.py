@@ -215,7 +215,7 @@ def test_a_file_that_is_no_json_of_unique_fields_is_refused(tmp_path, text):
 
 def test_a_folder_is_no_profile(tmp_path):
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(ConfigError, match="a readable file, but got .*Is a directory"):
+    with pytest.raises(ConfigError, match=r"a readable file, but got .*Is a directory"):
         load_profile(tmp_path / "folder.json")
 
 
