@@ -219,3 +219,10 @@ def device_name(device: str) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]} ({len(names)} logical processors)" if names else "cpu"
+
+
+def name_place(device: str) -> str:
+    """Say on what is measured: the device, and for a processor the threads."""
+    n_threads = torch.get_num_threads()
+    threads = f", {n_threads} thread{'s' if n_threads > 1 else ''}" if device == "cpu" else ""
+    return f"{device_name(device)}{threads}"
