@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greenprune_core.errors import ConfigError, GreenpruneError
-from hpsearch import archive, objectives, provenance
+from hpsearch import archive, objectives, provenance, used_profile
 from hpsearch.cluster import await_worker, connect, count_slots
 from hpsearch.draws import draw_distributions, first_config
 from hpsearch.feasibility import Constraints
@@ -145,6 +145,7 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
             f"a run goes on with the same columns, version {archive.SCHEMA_VERSION}, but {storage} has version "
             f"{before['schema_version']}; begin a new run with --warm-start or install the version that made it"
         )
+    used_profile.check(before, settings)
     _check_journal(storage, settings.name)
     for field in ("space", "objective", "third_objective"):
         old, new = before["settings"][field], getattr(settings, field)
@@ -215,6 +216,7 @@ def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
     content = {
         "schema_version": archive.SCHEMA_VERSION,
         "settings": dataclasses.asdict(settings),
+        used_profile.KEY: used_profile.describe(settings),
         "sessions": [*before["sessions"], session],
     }
     storage.write_bytes(SETTINGS, json.dumps(content, indent=2).encode())

@@ -161,9 +161,13 @@ def check_name(name: str) -> None:
         ConfigError: empty, with blanks, or that of a shipped profile.
     """
     if not name or name.split() != [name]:
-        raise ConfigError(f"a profile's name is one word, but got {name!r}; it is the source of figures: model:<name>")
+        raise ConfigError(
+            f"a profile's name is one word, which figures carry as model:<name>, but got {name!r}; give another --name"
+        )
     if name in shipped_profiles():
-        raise ConfigError(f"a new profile has a name of its own, but got {name!r}, which is shipped; add the machine's")
+        raise ConfigError(
+            f"a new profile has a name of its own, but got {name!r}, which is shipped; give another --name"
+        )
 
 
 def profile_from_dict(values: Any, where: str) -> DeviceProfile:

@@ -51,7 +51,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 600:
-            raise ConfigError(f"a calibration takes up to 600 s, but got {self.seconds:g}; 480 are usual")
+            raise ConfigError(
+                f"a calibration takes up to 600 s, but got {self.seconds:g} s; 480 s (8 minutes) are usual"
+            )
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ConfigError(f"a batch size is at least 1, but got {self.batch_sizes or 'none'}; 1 and 256 are usual")
 
