@@ -100,7 +100,7 @@ def measure_run(
     """
     lock = MeasureLock(run.storage)
     try:
-        idle_power_w = measure_idle(conditions.meter, conditions.effort.idle_s)
+        idle_power_w = measure_idle(conditions.meter, conditions.effort.idle_s, conditions.device)
         lines: list[dict[str, Any]] = []
         for subject in _subjects(run, rows):
             for batch_size in conditions.batch_sizes:

@@ -88,7 +88,7 @@ def calibrate(
     """
     plan = plan or Plan()
     meter.check()
-    idle_power_w = measure_idle(meter)
+    idle_power_w = measure_idle(meter, device=device)
     layers, networks = design_layers(plan.n_layers), design_networks(plan.n_networks)
     designed = [*layers, *networks]
     held_out = design_networks(plan.n_held_out, seed=HELD_OUT_SEED, prefix="held-out")

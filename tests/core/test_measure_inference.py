@@ -80,6 +80,17 @@ def test_idle_power_is_joules_over_seconds():
     assert measure_idle(NoMeter()) is None
 
 
+def test_a_gpu_is_in_use_before_its_idle_power_is_read(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch, "zeros", lambda n, device: done.append(f"opened {device}"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append("waited"))
+    meter = ReplayMeter([0.0, 1.0])
+    read = meter.read_j
+    monkeypatch.setattr(meter, "read_j", lambda: (done.append("read"), read())[1])
+    assert measure_idle(meter, seconds=0.01, device="cuda:1") > 0
+    assert done == ["opened cuda:1", "waited", "read", "read"]
+
+
 def test_a_load_below_idle_gives_no_joules_but_a_reason():
     readings = itertools.count(0.0, 1e-9)
     measured = measure_inference(network(), IMAGES, meter=ReplayMeter(readings), idle_power_w=50.0, effort=QUICK)
