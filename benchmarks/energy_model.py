@@ -59,8 +59,14 @@ def main() -> None:
         results["calibration"] = _calibration(options)
     for part, figures in results.items():
         print(part, json.dumps(figures, indent=1))
-    settings = {"minutes": options.minutes, "threads": options.threads, "masks": N_MASKS}
-    print(write_result("energy_model", settings, results))
+    settings = {
+        "minutes": options.minutes,
+        "threads": options.threads,
+        "masks": N_MASKS,
+        "mask_seeds": [0, N_MASKS - 1],
+    }
+    name = "energy_model" if options.threads == 1 else f"energy_model_{options.threads}_threads"
+    print(write_result(name, settings, results))
 
 
 def _against_literature(name: str, macs: int, params: int) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def examine(data_dir: str | None = None, storage: str = "./runs") -> list[Findin
         data_dir: Folder of data sets, as for --data-dir.
         storage: Where runs would be kept; its free space is reported.
     """
-    return [*versions(), *machine(storage), *gpus(), *meters(), *data_sets(data_dir), *open_ports()]
+    return [*versions(), *machine(storage), *gpus(), *meters(), *profiles(), *data_sets(data_dir), *open_ports()]
 
 
 def versions() -> Iterator[Finding]:
@@ -122,6 +122,23 @@ def meters() -> Iterator[Finding]:
     """Energy meters: NVIDIA's counter and the processor's RAPL counter."""
     yield _nvml()
     yield _rapl()
+
+
+def profiles() -> Iterator[Finding]:
+    """Device profiles that --profile takes by name: what each knows, and how well it predicts what it has not seen."""
+    from greenprune_core.cost.profile import load_profile, shipped_profiles
+
+    for name in shipped_profiles():
+        profile = load_profile(name)
+        knows = ["joules"] if profile.has_joules else []
+        knows += [f"seconds at batch {' and '.join(map(str, profile.batch_sizes))}"] if profile.timings else []
+        judged = [
+            f"{figure['quantity']} at batch {figure['batch_size']} missed by {figure['median_error']:.1%} (median)"
+            for figure in (profile.fit or {}).get("held_out", ())
+        ]
+        use = "" if profile.has_joules else "; for --objective latency"
+        detail = f"{' and '.join(knows)}{use}{'; ' if judged else ''}{', '.join(judged)}"
+        yield Finding(topic="profiles", name=name, state="works", detail=detail)
 
 
 def data_sets(data_dir: str | None) -> Iterator[Finding]:

@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass
 
-from greenprune_core.cost import count_cost, estimate_energy, load_profile, pricing_profile
+from greenprune_core.config import TrialConfig
+from greenprune_core.cost import (
+    Cost,
+    DeviceProfile,
+    count_cost,
+    estimate_energy,
+    estimate_latency,
+    load_profile,
+    pricing_profile,
+)
 from greenprune_core.data import ImageData, load_data
 from greenprune_core.networks import build_network
 from hpsearch.draws import first_config
@@ -35,6 +44,17 @@ def check_data(space: SearchSpace, settings: SearchSettings) -> ImageData:
     return load_data(first_config(space).data, settings.data_dir)
 
 
+def check_latency(space: SearchSpace, settings: SearchSettings) -> float:
+    """Return the modelled seconds of a single image in the network of the space's first configuration.
+
+    Raises:
+        ConfigError: the profile does not know the time of an operator of this network; every trial would fail at its
+            end.
+    """
+    config = first_config(space)
+    return estimate_latency(_dense_cost(config, load_data(config.data, settings.data_dir)), _profile(config))
+
+
 def estimate_trial(space: SearchSpace, settings: SearchSettings) -> TrialCost:
     """Return the cost of the space's first configuration, trained without pruning.
 
@@ -43,11 +63,8 @@ def estimate_trial(space: SearchSpace, settings: SearchSettings) -> TrialCost:
     """
     config = first_config(space)
     data = load_data(config.data, settings.data_dir)
-    channels, height, _ = data.input_shape
-    network = build_network(config.network, n_classes=data.n_classes, in_channels=channels, image_size=height)
-    (example, _) = next(iter(data.plain_batches("validation", 1, limit=1)))
-    cost = count_cost(network, example)
-    energy = estimate_energy(cost, pricing_profile(load_profile(config.budget.profile)))
+    cost = _dense_cost(config, data)
+    energy = estimate_energy(cost, pricing_profile(_profile(config)))
     images = TRAINING_PASSES * data.n_train * config.epochs
     return TrialCost(
         epochs=config.epochs,
@@ -58,3 +75,14 @@ def estimate_trial(space: SearchSpace, settings: SearchSettings) -> TrialCost:
         train_energy_j=energy.joules * images,
         energy_source=energy.source,
     )
+
+
+def _dense_cost(config: TrialConfig, data: ImageData) -> Cost:
+    channels, height, _ = data.input_shape
+    network = build_network(config.network, n_classes=data.n_classes, in_channels=channels, image_size=height)
+    (example, _) = next(iter(data.plain_batches("validation", 1, limit=1)))
+    return count_cost(network, example)
+
+
+def _profile(config: TrialConfig) -> DeviceProfile:
+    return load_profile(config.budget.profile)

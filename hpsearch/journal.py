@@ -6,11 +6,8 @@ together at each `flush`; a torn last line is dropped when the file is opened ag
 needs no flush of its own: `hand_over` gives it to the system, and the next flush synchronises both.
 """
 
-import fcntl
-import hashlib
 import json
 import os
-import tempfile
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +19,6 @@ from greenprune_core.errors import ConfigError
 from hpsearch.storage import RunStorage
 
 JOURNAL = "study.journal"
-LOCK = ".driver.lock"
 
 
 class DriverJournal(BaseJournalBackend):
@@ -115,52 +111,6 @@ class JournalReader(BaseJournalBackend):
         raise RuntimeError(
             f"a journal opened for reading is not written, but got {list(logs)}; open it with DriverJournal"
         )
-
-
-class DriverLock:
-    """Keeps a second driver off a run; the system frees it when the process ends, however it ends.
-
-    An object store has no locks: there the lock lies on this machine, and keeps off what is most likely to come, a
-    `--resume` on the head where the first search still runs because only its terminal was lost.
-    """
-
-    def __init__(self, storage: RunStorage) -> None:
-        """Take the lock.
-
-        Raises:
-            ConfigError: another process searches this run.
-        """
-        self._stream = None
-        path = _place_here(storage) if storage.local is None else storage.local / LOCK
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a")
-        except OSError as error:
-            raise ConfigError(
-                f"the storage path must be writable, but {path.parent} failed: {error.strerror or error}; "
-                "check the rights, or choose another --storage-path"
-            ) from error
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.close()
-            raise ConfigError(
-                f"one process searches a run at a time, but {storage} is being searched; "
-                "wait for it, stop it, or take another --name"
-            ) from error
-        self._stream = stream
-
-    def release(self) -> None:
-        """Give the run free."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-
-def _place_here(storage: RunStorage) -> Path:
-    """Return the lock on this machine, of this user, for a run in an object store."""
-    name = hashlib.sha256(str(storage).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"greenprune-locks-{os.getuid()}" / name
 
 
 def study_name(storage: RunStorage) -> str | None:

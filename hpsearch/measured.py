@@ -78,8 +78,13 @@ def network_key(config: Mapping[str, Any] | None) -> str | None:
 
 
 def with_latency(rows: Sequence[Mapping[str, Any]], measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give every row the measured latency of a single image, where there is one; the energies stay."""
-    found = {found["trial_id"]: found for found in measurements if found["batch_size"] == 1}
+    """Give every row the measured latency of a single image, where there is one; the energies stay.
+
+    Times of another device or number of threads than the latest do not compare with it, and are left out.
+    """
+    single = [found for found in measurements if found["batch_size"] == 1]
+    latest = _place(max(single, key=lambda found: found["measured_at"])) if single else None
+    found = {found["trial_id"]: found for found in single if _place(found) == latest}
     return [
         {**row, "latency_s": found[row["trial_id"]]["latency_s"] if row["trial_id"] in found else row.get("latency_s")}
         for row in rows
@@ -97,10 +102,11 @@ def with_measured(
         batch_size: which of the measured batch sizes.
 
     Raises:
-        ConfigError: no energy was measured at this batch size, or energies of several sources were.
+        ConfigError: no energy was measured at this batch size, or energies of several sources or devices were.
     """
     at_size = {found["trial_id"]: found for found in measurements if found["batch_size"] == batch_size}
-    sources = sorted({found["energy_source"] for found in at_size.values() if found["energy_source"]})
+    counted = [found for found in at_size.values() if found["energy_source"]]
+    sources = sorted({found["energy_source"] for found in counted})
     if not sources:
         raise ConfigError(
             f"measured energy needs measurements at batch size {batch_size}, but got none with joules; "
@@ -111,8 +117,19 @@ def with_measured(
             f"measured energies of one run come from one source, but got {' and '.join(sources)}; "
             "measure all again with one meter"
         )
+    ways = sorted({f"{found['meter']} on {_place(found)}" for found in counted})
+    if len(ways) > 1:
+        raise ConfigError(
+            f"measured energies of one run are of one device, meter and number of threads, but got {ways[0]} and "
+            f"{ways[1]}; measure all again in one way"
+        )
     dense = {found["network"]: found for found in at_size.values() if found["trial_id"].startswith("dense:")}
     return [_measured_row(row, at_size.get(row["trial_id"]), dense) for row in rows]
+
+
+def _place(found: Mapping[str, Any]) -> str:
+    """Say what ran a measured network: times and joules of two such places are never compared."""
+    return f"{found['device']}, {found['n_threads']} thread{'' if found['n_threads'] == 1 else 's'}"
 
 
 def _measured_row(

@@ -17,6 +17,7 @@ from greenprune_core.errors import ConfigError
 from greenprune_core.measure import Effort, Measurement, Meter, measure_idle, measure_inference
 from greenprune_core.networks import build_network
 from greenprune_core.subnetwork import load_subnetwork
+from hpsearch.lock import MeasureLock
 from hpsearch.measured import network_key, write_measurements
 from hpsearch.search_run import SearchRun
 
@@ -97,31 +98,48 @@ def measure_run(
     Raises:
         MeterUnavailableError: the device is not ours alone.
     """
-    idle_power_w = measure_idle(conditions.meter, conditions.effort.idle_s)
-    lines: list[dict[str, Any]] = []
-    for subject in _subjects(run, rows):
-        for batch_size in conditions.batch_sizes:
-            measured = _measure(subject, batch_size, conditions, idle_power_w)
-            line = _line(subject, measured, conditions)
-            write_measurements(run.storage, [line])
-            lines.append(line)
-            if on_measured is not None:
-                on_measured(line)
+    lock = MeasureLock(run.storage)
+    try:
+        idle_power_w = measure_idle(conditions.meter, conditions.effort.idle_s, conditions.device)
+        lines: list[dict[str, Any]] = []
+        for subject in _subjects(run, rows):
+            for batch_size in conditions.batch_sizes:
+                measured = _measure(subject, batch_size, conditions, idle_power_w)
+                line = _line(subject, measured, conditions)
+                write_measurements(run.storage, [line])
+                lines.append(line)
+                if on_measured is not None:
+                    on_measured(line)
+    finally:
+        lock.release()
     return lines
 
 
 def _measure(subject: Subject, batch_size: int, conditions: Conditions, idle_power_w: float | None) -> Measurement:
     # the same images for all: their values do not matter for time, but denormal numbers would
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch_size, *subject.input_shape, generator=generator).to(conditions.device)
-    return measure_inference(
-        subject.network.to(conditions.device),
-        images,
-        meter=conditions.meter,
-        power_w=conditions.power_w,
-        effort=conditions.effort,
-        idle_power_w=idle_power_w,
-    )
+    try:
+        images = torch.rand(batch_size, *subject.input_shape, generator=generator).to(conditions.device)
+        return measure_inference(
+            subject.network.to(conditions.device),
+            images,
+            meter=conditions.meter,
+            power_w=conditions.power_w,
+            effort=conditions.effort,
+            idle_power_w=idle_power_w,
+        )
+    except RuntimeError as error:
+        if not _lacks_memory(error):
+            raise
+        raise ConfigError(
+            f"a batch fits into the memory of {conditions.device}, but got batch size {batch_size} for "
+            f"{subject.trial_id}; take a smaller --batch-size (what was measured before is kept)"
+        ) from error
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Say whether torch found no memory; on a processor it has no exception of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _subjects(run: SearchRun, rows: Sequence[Mapping[str, Any]]) -> Iterator[Subject]:
@@ -201,3 +219,10 @@ def device_name(device: str) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]} ({len(names)} logical processors)" if names else "cpu"
+
+
+def name_place(device: str) -> str:
+    """Say on what is measured: the device, and for a processor the threads."""
+    n_threads = torch.get_num_threads()
+    threads = f", {n_threads} thread{'s' if n_threads > 1 else ''}" if device == "cpu" else ""
+    return f"{device_name(device)}{threads}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from greenprune_core.errors import ConfigError
-from hpsearch import archive, objectives, provenance
+from hpsearch import archive, objectives, provenance, used_profile
 from hpsearch.draws import draw_distributions
 from hpsearch.feasibility import Constraints
 from hpsearch.journal import JOURNAL, DriverJournal, study_name
@@ -41,6 +41,7 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
             f"a run goes on with the same columns, version {archive.SCHEMA_VERSION}, but {storage} has version "
             f"{before['schema_version']}; begin a new run with --warm-start or install the version that made it"
         )
+    used_profile.check(before, settings)
     _check_journal(storage, settings.name)
     for field in ("space", "objective", "third_objective"):
         old, new = before["settings"][field], getattr(settings, field)
@@ -111,6 +112,7 @@ def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
     content = {
         "schema_version": archive.SCHEMA_VERSION,
         "settings": dataclasses.asdict(settings),
+        used_profile.KEY: used_profile.describe(settings),
         "sessions": [*before["sessions"], session],
     }
     storage.write_bytes(SETTINGS, json.dumps(content, indent=2).encode())

@@ -1,5 +1,6 @@
 """A run opened for reading, finished or still going: its trials, front, picks and figures. No ray, optuna or torch."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
 EnergyKind = Literal["recorded", "measured"]
 """recorded: what the trials themselves wrote; measured: what `hpsearch measure` found."""
+
+_NOT_MEASURED = {"energy_j is missing or not finite": "its energy was not measured"}
 
 _REPLACED = ("energy_j", "dense_energy_j", "energy_source", "latency_s")
 
@@ -102,7 +105,11 @@ class SearchRun:
     @functools.cached_property
     def compared(self) -> Front:
         """The front with everything it was compared with, and what was left out."""
-        return find_front(self.rows, self.objectives)
+        front = find_front(self.rows, self.objectives)
+        if self.energy == "recorded":
+            return front
+        left_out = {_NOT_MEASURED.get(reason, reason): count for reason, count in front.left_out.items()}
+        return dataclasses.replace(front, left_out=left_out)
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from hpsearch.draws import first_config
 from hpsearch.progress import Progress
 from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.training_energy import try_meter
-from hpsearch.units import ENERGY, MACS, show, show_duration
+from hpsearch.units import ENERGY, MACS, TIME, show, show_duration
 from search_spaces import SearchSpace, draws, load_space, pin
 
 logger = logging.getLogger(__name__)
@@ -38,18 +38,17 @@ def check_profile(profile: DeviceProfile, settings: SearchSettings) -> None:
     """Refuse a profile that does not know what the search is to make better.
 
     Raises:
-        ConfigError: no timings for --objective latency, no joules where energies are compared or limited.
+        ConfigError: no timings for --objective latency, no joules where energies of inference are compared or limited.
     """
     if settings.objective == "latency" and 1 not in profile.batch_sizes:
         raise ConfigError(
             f"--objective latency needs a profile with timings at batch size 1, but {profile.name!r} has none; "
-            "make one with hpsearch calibrate and give it as --profile"
+            "make one with hpsearch calibrate and give it as --profile, or take a shipped one (hpsearch doctor)"
         )
-    needs_joules = settings.objective == "energy" or settings.third_objective or settings.max_energy
-    if needs_joules and not profile.has_joules:
+    if (settings.objective == "energy" or settings.max_energy) and not profile.has_joules:
         raise ConfigError(
-            f"a search that compares energies needs a profile with joules, but {profile.name!r} was made without a "
-            "meter; calibrate with --power-w, or choose --objective latency, macs or params"
+            f"a search that compares energies needs a profile with joules, but {profile.name!r} knows time only; "
+            "calibrate with a meter or --power-w, or choose --objective latency, macs or params"
         )
 
 
@@ -66,9 +65,11 @@ def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_tes
     if settings.address in (None, "local") and "RAY_ADDRESS" not in os.environ:
         try_meter(settings.meter, gpus=settings.gpus_per_trial)
     if runner == RUNNER:
-        from hpsearch.estimate import check_data
+        from hpsearch.estimate import check_data, check_latency
 
         check_data(space, settings)
+        if settings.objective == "latency":
+            check_latency(space, settings)
     with Progress(settings.trials, console) as progress:
         outcome = search(settings, space, say=console.print, progress=progress, runner=runner)
     ending = f" ({outcome.reason})" if outcome.reason else ""
@@ -99,22 +100,24 @@ def show_result(settings: SearchSettings, console: Console) -> None:
 
 def dry(settings: SearchSettings, console: Console) -> int:
     """Show the space and the estimated cost; start and write nothing."""
-    from hpsearch.estimate import estimate_trial
+    from hpsearch.estimate import check_latency, estimate_trial
 
     space = resolve_space(settings)
     show_space(console, space)
+    latency_s = check_latency(space, settings) if settings.objective == "latency" else None
     try:
         cost = estimate_trial(space, settings)
     except GreenpruneError as error:
         console.print(f"cost: not known: {error}", highlight=False, soft_wrap=True)
         return 0
     n_trainings = settings.trials * settings.repeats
+    time = "" if latency_s is None else f", {show(latency_s, TIME)}"
     seeds = f" with {settings.repeats} seeds" if settings.repeats > 1 else ""
     console.print(
         f"cost: at most {settings.trials} trials{seeds} of {cost.epochs} epochs on {cost.n_train} images, each up to "
         f"{show(cost.train_macs, MACS)} MACs and {show(cost.train_energy_j, ENERGY)} of training "
         f"({cost.energy_source}), together {show(n_trainings * cost.train_energy_j, ENERGY)}; the dense network "
-        f"takes {show(cost.dense_macs, MACS)} MACs and {show(cost.dense_energy_j, ENERGY)} an inference",
+        f"takes {show(cost.dense_macs, MACS)} MACs{time} and {show(cost.dense_energy_j, ENERGY)} an inference",
         highlight=False,
         soft_wrap=True,
     )

@@ -42,7 +42,7 @@ class TrainingMeter:
     ) -> None:
         after = self._read()
         self._seconds += time.monotonic() - self._began
-        whole = self._joules is not None and self._before is not None and after is not None
+        whole = self._joules is not None and self._before is not None and after is not None and after >= self._before
         self._joules = self._joules + after - self._before if whole else None  # type: ignore[operator]
 
     def columns(self) -> dict[str, Any]:
@@ -81,7 +81,8 @@ def open_training_meter(task: Mapping[str, Any], *, is_continued: bool) -> Train
     is_ours = is_exclusive(task["cpus"], task["gpus"], is_alone=task.get("is_alone", False))
     if name == "none" or is_continued or repeats > 1 or not is_ours:
         return TrainingMeter(NoMeter())
-    return TrainingMeter(choose_meter(name, _device(task)))
+    # Ray shows a trial its own GPUs only: the first of them
+    return TrainingMeter(choose_meter(name, "cuda" if task["gpus"] else "cpu"))
 
 
 def is_exclusive(cpus: float, gpus: float, *, is_alone: bool) -> bool:
@@ -136,11 +137,3 @@ def spent_by(trial: Any) -> dict[str, Any]:
     """Return what a trial under way has spent by the model; nothing for a kind of trial that does not know it."""
     found: dict[str, Any] = trial.spent() if hasattr(trial, "spent") else {}
     return found
-
-
-def _device(task: Mapping[str, Any]) -> str:
-    """Name the device as NVML counts: Ray shows a trial its own GPUs only."""
-    if not task["gpus"]:
-        return "cpu"
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-    return f"cuda:{first}" if first.isdigit() else "cuda"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch.cluster import Placement, await_worker, connect, count_slots
 from hpsearch.draws import first_config
-from hpsearch.journal import DriverLock
 from hpsearch.ledger import Ledger
+from hpsearch.lock import DriverLock
 from hpsearch.needs import with_needs
 from hpsearch.nodes import check_nodes
 from hpsearch.opening import check_run, open_ledger, read_warm_start
@@ -139,15 +139,13 @@ def _run(
     from hpsearch.worker import TrialWorker
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    budgets = _budgets(settings, ledger, request, say)
+    budgets.check()
+    if request.is_set:
+        return  # resumed, and all was spent before: Tune would start a trial before it looks
     to_task = _task_maker(settings, space, ledger.storage, runner, halving, say)
     searcher = LedgerSearcher(ledger, request, to_task, missing)
-    watch = Watch(
-        searcher,
-        _budgets(settings, ledger, request, say),
-        request,
-        progress=progress,
-        timeout_s=settings.trial_timeout_s,
-    )
+    watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
     tune.run(
         TrialWorker,
         name="ray",

@@ -76,8 +76,18 @@ def operator_joules(operator: OperatorCost, profile: DeviceProfile, batch_size: 
 
 
 def operator_seconds(operator: OperatorCost, profile: DeviceProfile, batch_size: int = 1) -> float:
-    """Seconds of one operator over a batch of `batch_size` images."""
+    """Seconds of one operator over a batch of `batch_size` images.
+
+    Raises:
+        ConfigError: the profile holds no timing at this batch size, or the operator computes in another type than the
+            float32 that profiles are timed in.
+    """
     timing = profile.timing(batch_size)
+    if operator.dtype.startswith(("float", "bfloat", "complex")) and operator.dtype != "float32":
+        raise ConfigError(
+            f"a profile is timed in float32, but {profile.name!r} got a network that computes in {operator.dtype}; "
+            "convert the network, or measure its time with hpsearch measure"
+        )
     seconds = 0.0
     for field, count in timing_counts(operator, batch_size, timing.lanes).items():
         rates: dict[str, Quantity] = getattr(timing, field)
@@ -85,7 +95,7 @@ def operator_seconds(operator: OperatorCost, profile: DeviceProfile, batch_size:
         if rate is None:
             raise ConfigError(
                 f"latency needs {field} of every kind of operator, but {profile.name!r} has none for "
-                f"{operator.kind!r}; calibrate again"
+                f"{operator.kind!r}; add the number to a profile of your own, or search by energy or MACs"
             )
         seconds += count * rate.value
     return seconds

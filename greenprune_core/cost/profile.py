@@ -7,7 +7,7 @@ torch.
 import dataclasses
 import difflib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ SECONDS = (
     "seconds_per_weight_byte",
     "seconds_per_operator",
 )
+
+KINDS = (
+    *("conv", "grouped_conv", "matmul", "attention", "norm", "pool", "elementwise", "reduce", "copy", "unknown"),
+    "other",
+)
+"""Kinds of operators as in `cost.operators`, and `other` for those that a timing does not name."""
 
 _JOULES = ("joules_per_mac", "joules_per_element_op", "joules_per_byte")
 
@@ -132,14 +138,36 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
         near = ", ".join(difflib.get_close_matches(text, shipped_profiles(), n=3, cutoff=0.3) or shipped_profiles())
         raise ConfigError(f"a profile is a shipped name or a JSON file, but got {text!r}; near names: {near}")
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(), object_pairs_hook=_without_repeats)
     except OSError as error:
         raise ConfigError(
             f"a profile is a readable file, but got {text!r} ({error.strerror}); check the path"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"a profile is a JSON file, but {text!r} is not ({error}); see docs/energy.md") from error
-    return profile_from_dict(values, str(path))
+    profile = profile_from_dict(values, str(path))
+    if is_file and profile.name in shipped_profiles() and profile != load_profile(profile.name):
+        raise ConfigError(
+            f"a name stands for one profile, but {text!r} calls itself {profile.name!r}, which is shipped with other "
+            "numbers; give it a name of its own"
+        )
+    return profile
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that could not stand beside a figure as its source.
+
+    Raises:
+        ConfigError: empty, with blanks, or that of a shipped profile.
+    """
+    if not name or name.split() != [name]:
+        raise ConfigError(
+            f"a profile's name is one word, which figures carry as model:<name>, but got {name!r}; give another --name"
+        )
+    if name in shipped_profiles():
+        raise ConfigError(
+            f"a new profile has a name of its own, but got {name!r}, which is shipped; give another --name"
+        )
 
 
 def profile_from_dict(values: Any, where: str) -> DeviceProfile:
@@ -162,11 +190,21 @@ def profile_from_dict(values: Any, where: str) -> DeviceProfile:
         is_known = levels is None or values[name] in levels
         reader.need(is_known, f"joules_per_byte needs the level that {name} names", values[name])
     static = None if values["static_power_w"] is None else reader.quantity(values["static_power_w"], "static_power_w")
+    reader.need(isinstance(values["timings"], list), "timings is a JSON array", values["timings"])
     timings = tuple(_timing(reader, timing, f"timings[{i}]") for i, timing in enumerate(values["timings"]))
+    sizes = [timing.batch_size for timing in timings]
+    reader.need(len(set(sizes)) == len(sizes), "timings has one entry per batch size", sizes)
     reader.need(static is None or bool(timings), "static_power_w needs timings to become joules", "no timings")
+    prices = [*(price for group in joules.values() for price in (group or {}).values()), *([static] if static else [])]
+    reader.need(not prices or any(price.value for price in prices), "an inference costs more than 0 J", "0 everywhere")
+    for name in ("name", "description"):
+        reader.need(isinstance(values[name], str), f"{name} is a text", values[name])
+    is_word = values["name"].split() == [values["name"]]
+    reader.need(is_word, "name is one word: it stands beside figures as model:<name>", values["name"])
+    reader.need(values["fit"] is None or isinstance(values["fit"], dict), "fit is a JSON object or null", values["fit"])
     return DeviceProfile(
-        name=str(values["name"]),
-        description=str(values["description"]),
+        name=values["name"],
+        description=values["description"],
         joules_per_mac=joules["joules_per_mac"],
         joules_per_element_op=joules["joules_per_element_op"],
         joules_per_byte=levels,
@@ -182,12 +220,27 @@ def _timing(reader: "_Reader", values: Any, name: str) -> Timing:
     reader.need(isinstance(values, dict), f"{name} is a JSON object", values)
     reader.fields(values, {field.name for field in dataclasses.fields(Timing)}, f"{name}.")
     for count in ("batch_size", "lanes"):
-        is_count = isinstance(values[count], int) and values[count] >= 1
+        is_count = type(values[count]) is int and values[count] >= 1
         reader.need(is_count, f"{name}.{count} is a whole number >= 1", values[count])
     seconds = {field: reader.quantities(values, field, name) for field in SECONDS}
-    for field in SECONDS[1:]:
-        reader.need("other" in seconds[field], f"{name}.{field} names the kind 'other'", sorted(seconds[field]))
+    for field, rates in seconds.items():
+        strange = sorted(set(rates) - set(KINDS))
+        reader.need(not strange, f"{name}.{field} names known kinds ({', '.join(KINDS)})", strange)
+        has_other = field == SECONDS[0] or "other" in rates
+        reader.need(has_other, f"{name}.{field} names the kind 'other'", sorted(rates))
+    is_some = any(rate.value for rates in seconds.values() for rate in rates.values())
+    reader.need(is_some, f"{name} makes an inference take more than 0 s", "0 everywhere")
     return Timing(batch_size=values["batch_size"], lanes=values["lanes"], **seconds)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object and refuse one that names a field twice: the first would be ignored."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice!r} stands twice in one object")
+    return values
 
 
 class _Reader:
@@ -210,8 +263,9 @@ class _Reader:
             isinstance(value, dict) and set(value) == {"value", "source"}, f"{name} has a value and a source", value
         )
         number, source = value["value"], value["source"]
-        is_number = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-        self.need(is_number and number >= 0, f"{name} is a number >= 0", number)
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        # compared, not converted: a whole number of 400 digits is no float
+        self.need(is_number and 0 <= number <= sys.float_info.max, f"{name} is a number >= 0", number)
         self.need(isinstance(source, str) and bool(source.strip()), f"{name} names its source", source)
         return Quantity(value=float(number), source=source)
 

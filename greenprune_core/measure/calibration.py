@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from greenprune_core.cost import Cost, DeviceProfile, count_cost, estimate_energy, estimate_latency
 from greenprune_core.cost.profile import Quantity
 from greenprune_core.errors import ConfigError
-from greenprune_core.measure.design import design_layers, design_networks
+from greenprune_core.measure.design import LAYER_SEED, NETWORK_SEED, design_layers, design_networks
 from greenprune_core.measure.fit import Score, fit_proxy, fit_rates, fit_timing, score
 from greenprune_core.measure.inference import measure_idle
 from greenprune_core.measure.meter import Meter
@@ -50,7 +51,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 600:
-            raise ConfigError(f"a calibration takes up to 600 s, but got {self.seconds:g}; 480 are usual")
+            raise ConfigError(
+                f"a calibration takes up to 600 s, but got {self.seconds:g} s; 480 s (8 minutes) are usual"
+            )
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ConfigError(f"a batch size is at least 1, but got {self.batch_sizes or 'none'}; 1 and 256 are usual")
 
@@ -85,7 +88,7 @@ def calibrate(
     """
     plan = plan or Plan()
     meter.check()
-    idle_power_w = measure_idle(meter)
+    idle_power_w = measure_idle(meter, device=device)
     layers, networks = design_layers(plan.n_layers), design_networks(plan.n_networks)
     designed = [*layers, *networks]
     held_out = design_networks(plan.n_held_out, seed=HELD_OUT_SEED, prefix="held-out")
@@ -125,9 +128,11 @@ def _fit_time(
         ids = [id(each.subject) for each in group]
         seconds = [each.undisturbed_s for each in group]
         timings.append(fit_timing([costs[i] for i in ids], seconds, size, seen, [weights[i] for i in ids]))
+    n_threads = torch.get_num_threads()
+    threads = f"{n_threads} thread{'s' if n_threads > 1 else ''}"
     return DeviceProfile(
         name=name,
-        description=f"{device_name or platform.processor()}, {torch.get_num_threads()} threads, float32, eager torch",
+        description=f"{device_name or platform.processor()}, {threads}, float32, eager torch",
         joules_per_mac=None,
         joules_per_element_op=None,
         joules_per_byte=None,
@@ -194,21 +199,27 @@ def _judge(
 ) -> dict[str, Any]:
     """Score latency, and joules where they were counted, on the held-out networks, beside a MACs-only proxy."""
     figures, warnings = [], []
-    for size in plan.batch_sizes:
-        train, test = ([e for e in group if e.batch_size == size] for group in (trained, judged))
-        pairs = [("latency", [e.undisturbed_s for e in train], [e.undisturbed_s for e in test])]
-        if profile.joules_per_mac is not None and meter.source is not None:
-            pairs.append(("joules", [_median(e.joules) for e in train], [_median(e.joules) for e in test]))
-        for quantity, fitted_to, measured in pairs:
-            predicted = [_predict(quantity, costs[id(e.subject)], profile, size) for e in test]
-            macs_rate = fit_proxy([costs[id(e.subject)].macs for e in train], fitted_to)
-            proxy = score([macs_rate * costs[id(e.subject)].macs for e in test], measured)
-            figures.append(_figure(quantity, size, score(predicted, measured), proxy, len(train)))
-            warnings += _shortfall(figures[-1])
+    quantities = ["latency"]
+    if profile.joules_per_mac is not None and meter.source is not None:
+        quantities.append("joules")
+    for quantity, size in itertools.product(quantities, plan.batch_sizes):
+        measure = _MEASURED[quantity]
+        # joules above idle of a network that is too small for the counter may come out as none: no figure to judge by
+        train, test = ([e for e in group if e.batch_size == size and measure(e) > 0] for group in (trained, judged))
+        if len(test) < 2 or not train:
+            warnings.append(f"{quantity} at batch {size} cannot be judged: {len(test)} held-out networks have a figure")
+            continue
+        measured = [measure(e) for e in test]
+        predicted = [_predict(quantity, costs[id(e.subject)], profile, size) for e in test]
+        macs_rate = fit_proxy([costs[id(e.subject)].macs for e in train], [measure(e) for e in train])
+        proxy = score([macs_rate * costs[id(e.subject)].macs for e in test], measured)
+        figures.append(_figure(quantity, size, score(predicted, measured), proxy, len(train)))
+        warnings += _shortfall(figures[-1])
     return {
         "made_at": _today(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "seeds": {"layers": LAYER_SEED, "networks": NETWORK_SEED, "held_out": HELD_OUT_SEED},
         "meter": meter.description,
         "idle_power_w": idle_power_w,
         "held_out": figures,
@@ -236,17 +247,32 @@ def _figure(quantity: str, batch_size: int, ours: Score, proxy: Score, n_fitted:
 
 
 def _shortfall(figure: dict[str, Any]) -> list[str]:
-    if figure["median_error"] <= GOAL_ERROR and figure["rank_correlation"] >= GOAL_RANK:
-        return []
-    return [
-        f"{figure['quantity']} at batch {figure['batch_size']} fits badly: median error {figure['median_error']:.0%} "
-        f"(goal {GOAL_ERROR:.0%}), rank correlation {figure['rank_correlation']:.2f} (goal {GOAL_RANK})"
-    ]
+    what = f"{figure['quantity']} at batch {figure['batch_size']}"
+    error, rank = figure["median_error"], figure["rank_correlation"]
+    found = []
+    if not (error <= GOAL_ERROR and rank >= GOAL_RANK):
+        found.append(
+            f"{what} fits badly: median error {error:.0%} (goal {GOAL_ERROR:.0%}), "
+            f"rank correlation {rank:.2f} (goal {GOAL_RANK})"
+        )
+    proxy_error, proxy_rank = figure["macs_only_median_error"], figure["macs_only_rank_correlation"]
+    if not (error < proxy_error and rank >= proxy_rank):
+        found.append(
+            f"{what} is no better than MACs alone: median error {error:.1%} against {proxy_error:.1%}, "
+            f"rank correlation {rank:.3f} against {proxy_rank:.3f}"
+        )
+    return found
 
 
 def _median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
+
+
+_MEASURED: dict[str, Callable[[Timed], float]] = {
+    "latency": lambda timed: timed.undisturbed_s,
+    "joules": lambda timed: _median(timed.joules) if timed.joules else 0.0,
+}
 
 
 def _today() -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.meter import Meter, MeterUnavailableError, NoMeter
-from greenprune_core.measure.nvml import NvmlMeter, PolledPowerMeter
+from greenprune_core.measure.nvml import NvmlMeter, PolledPowerMeter, visible_gpu
 from greenprune_core.measure.rapl import RaplMeter
 
 METERS = ("auto", "nvml", "nvml-polled", "rapl", "none")
@@ -15,16 +15,16 @@ def choose_meter(name: str = "auto", device: str = "cpu") -> Meter:
 
     Args:
         name: auto takes the first that works: nvml, then nvml-polled for `cuda`, rapl for `cpu`, else none.
-        device: what is to be measured, e.g. cpu, cuda or cuda:1.
+        device: what is to be measured, as torch calls it in this process: cpu, cuda or cuda:1.
 
     Raises:
         ConfigError: no such meter.
         MeterUnavailableError: a meter asked for by name does not work here.
     """
-    index = int(device.partition(":")[2] or 0)
+    number = int(device.partition(":")[2] or 0)
     openers: dict[str, Callable[[], Meter]] = {
-        "nvml": lambda: NvmlMeter(index),
-        "nvml-polled": lambda: PolledPowerMeter(index),
+        "nvml": lambda: NvmlMeter(visible_gpu(number)),
+        "nvml-polled": lambda: PolledPowerMeter(visible_gpu(number)),
         "rapl": RaplMeter,
         "none": NoMeter,
     }

@@ -18,6 +18,10 @@ _HELD_OUT = (
 )
 
 
+LAYER_SEED = 0
+NETWORK_SEED = 1000
+
+
 @dataclass(frozen=True)
 class Subject:
     """A network to time, with the shape of one image."""
@@ -27,7 +31,7 @@ class Subject:
     input_shape: tuple[int, ...]
 
 
-def design_layers(n: int, seed: int = 0) -> list[Subject]:
+def design_layers(n: int, seed: int = LAYER_SEED) -> list[Subject]:
     """Draw n short chains of layers: every kind, 3 to 128 channels, sides of 4 to 32 pixels, 1 to 4 layers."""
     draw = random.Random(seed)
     subjects = []
@@ -41,7 +45,7 @@ def design_layers(n: int, seed: int = 0) -> list[Subject]:
     return subjects
 
 
-def design_networks(n: int, seed: int = 1000, prefix: str = "whole") -> list[Subject]:
+def design_networks(n: int, seed: int = NETWORK_SEED, prefix: str = "whole") -> list[Subject]:
     """Draw n CIFAR ResNets and VGGs of random width, image side and input channels, cut by random masks."""
     draw = random.Random(seed)
     subjects = []

@@ -16,6 +16,8 @@ from greenprune_core.measure.meter import Meter, NoMeter
 WIDE = 0.1
 """Relative width of an interval above which a figure is called uncertain."""
 
+LONGEST_S = 3600.0
+
 BUSY = 0.05
 """Share of the processors kept busy by others above which it is said."""
 
@@ -34,8 +36,11 @@ class Effort:
             raise ConfigError(
                 f"a measurement needs at least {FEWEST_WINDOWS} windows, but got {self.min_windows}; 20 are usual"
             )
-        if self.min_seconds <= 0:
-            raise ConfigError(f"a measurement takes time, but got {self.min_seconds:g} s; 3 are usual")
+        if not 0 < self.min_seconds <= LONGEST_S:
+            raise ConfigError(
+                f"a measurement takes time, up to {LONGEST_S:g} s per network, but got {self.min_seconds:g} s; "
+                "3 are usual"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,7 @@ def measure_inference(
     _check_power(power_w, meter)
     meter.check()
     if meter.source is not None and idle_power_w is None:
-        idle_power_w = measure_idle(meter, effort.idle_s)
+        idle_power_w = measure_idle(meter, effort.idle_s, images.device)
     others_before = _others_busy()
     windows = _run_windows(network, images, meter, effort)
     warnings = _company(others_before, _others_busy())
@@ -105,8 +110,15 @@ def measure_inference(
     )
 
 
-def measure_idle(meter: Meter, seconds: float = 2.0) -> float | None:
-    """Return the power in watts of the device while nothing of ours runs; None without a meter."""
+def measure_idle(meter: Meter, seconds: float = 2.0, device: torch.device | str = "cpu") -> float | None:
+    """Return the power in watts of the device while nothing of ours runs; None without a meter.
+
+    A GPU is taken into use first: one that holds a process's context draws tens of watts more than one that sleeps, and
+    what an inference adds is what lies above that.
+    """
+    if torch.device(device).type == "cuda":
+        torch.zeros(1, device=device)
+        torch.cuda.synchronize(device)
     first, started = meter.read_j(), time.perf_counter()
     if first is None:
         return None

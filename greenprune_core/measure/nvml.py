@@ -5,6 +5,7 @@ board, not the processor beside it.
 """
 
 import importlib
+import os
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ class NvmlMeter:
     """Reads the energy counter of one GPU.
 
     Args:
-        index: number of the GPU as NVML counts.
+        index: number of the GPU as NVML counts, or its UUID.
         api: the `pynvml` module; another one for tests.
 
     Raises:
@@ -27,25 +28,23 @@ class NvmlMeter:
     source: str | None = "nvml"
     window_s = 0.5
 
-    def __init__(self, index: int = 0, api: Any = None) -> None:
+    def __init__(self, index: int | str = 0, api: Any = None) -> None:
         self._api = _load(api)
         self._handle = _open(self._api, index)
         self._index = index
+        self._last_mj = 0
         _refuse_mig(self._api, self._handle, index)
         self.check()
-        try:
-            self._read_mj()
-        except self._api.NVMLError as error:
-            raise MeterUnavailableError(
-                f"the nvml meter needs a GPU that counts joules (Volta or later), but GPU {index} says: {error}; "
-                "use --meter nvml-polled or --power-w"
-            ) from error
         self._refuse_resting_counter()
         name = self._api.nvmlDeviceGetName(self._handle)
         self.description = f"energy counter of GPU {index} ({name}), board only"
 
     def read_j(self) -> float | None:
-        """Return joules since the driver was loaded."""
+        """Return joules since the driver was loaded.
+
+        Raises:
+            MeterUnavailableError: the GPU does not answer, or its counter fell back.
+        """
         return self._read_mj() / 1000
 
     def check(self) -> None:
@@ -57,7 +56,20 @@ class NvmlMeter:
         self._api.nvmlShutdown()
 
     def _read_mj(self) -> int:
-        return int(self._api.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        try:
+            now_mj = int(self._api.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        except self._api.NVMLError as error:
+            raise MeterUnavailableError(
+                f"the nvml meter needs a GPU that counts joules (Volta or later), but GPU {self._index} says: {error}; "
+                "use --meter nvml-polled or --power-w"
+            ) from error
+        if now_mj < self._last_mj:
+            raise MeterUnavailableError(
+                f"an energy counter never falls, but that of GPU {self._index} went from {self._last_mj} to {now_mj} "
+                "mJ (driver loaded anew?); measure again"
+            )
+        self._last_mj = now_mj
+        return now_mj
 
     def _refuse_resting_counter(self) -> None:
         """Even an idle GPU draws watts, so a counter that rests for a second is not connected to one."""
@@ -79,7 +91,7 @@ class PolledPowerMeter:
     (arXiv 2312.02741), so short windows may be off by tens of percent.
 
     Args:
-        index: number of the GPU as NVML counts.
+        index: number of the GPU as NVML counts, or its UUID.
         period_s: time between two questions.
         api: the `pynvml` module; another one for tests.
 
@@ -90,7 +102,7 @@ class PolledPowerMeter:
     source: str | None = "nvml-polled"
     window_s = 2.0
 
-    def __init__(self, index: int = 0, period_s: float = 0.02, api: Any = None) -> None:
+    def __init__(self, index: int | str = 0, period_s: float = 0.02, api: Any = None) -> None:
         self._api = _load(api)
         self._handle = _open(self._api, index)
         self._index = index
@@ -122,7 +134,10 @@ class PolledPowerMeter:
 
     def _poll(self, period_s: float) -> None:
         while not self._stop.wait(period_s):
-            self._sample()
+            try:
+                self._sample()
+            except MeterUnavailableError:
+                return  # whoever reads next is told: the GPU does not answer
 
     def _sample(self) -> None:
         with self._lock:
@@ -152,16 +167,42 @@ def _load(api: Any) -> Any:
     return api
 
 
-def _open(api: Any, index: int) -> Any:
+def visible_gpu(number: int) -> int | str:
+    """Return what NVML calls the GPU that CUDA calls `number` in this process: its number or UUID.
+
+    CUDA counts the GPUs of CUDA_VISIBLE_DEVICES only, NVML all of them by bus. Where GPUs of several kinds are in one
+    machine, CUDA's own order agrees with that under CUDA_DEVICE_ORDER=PCI_BUS_ID alone.
+
+    Raises:
+        MeterUnavailableError: CUDA does not see so many, or sees a part of one.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return number
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if number >= len(names):
+        raise MeterUnavailableError(
+            f"the nvml meter needs a GPU that this process may use, but got number {number} of "
+            f"CUDA_VISIBLE_DEVICES={visible!r}; set it anew or take --meter none"
+        )
+    if names[number].startswith("MIG"):
+        raise MeterUnavailableError(
+            f"the counter covers a whole GPU, but CUDA_VISIBLE_DEVICES names a part of one, {names[number]!r} (MIG); "
+            "measure on one that is not split, or give --power-w"
+        )
+    return int(names[number]) if names[number].isdigit() else names[number]
+
+
+def _open(api: Any, index: int | str) -> Any:
     try:
-        return api.nvmlDeviceGetHandleByIndex(index)
+        return api.nvmlDeviceGetHandleByUUID(index) if isinstance(index, str) else api.nvmlDeviceGetHandleByIndex(index)
     except api.NVMLError as error:
         raise MeterUnavailableError(
-            f"the nvml meter needs a GPU number that NVML knows, but got {index}: {error}; see nvidia-smi -L"
+            f"the nvml meter needs a GPU that NVML knows, but got {index}: {error}; see nvidia-smi -L"
         ) from error
 
 
-def _refuse_mig(api: Any, handle: Any, index: int) -> None:
+def _refuse_mig(api: Any, handle: Any, index: int | str) -> None:
     try:
         current, _ = api.nvmlDeviceGetMigMode(handle)
     except api.NVMLError:
@@ -173,11 +214,17 @@ def _refuse_mig(api: Any, handle: Any, index: int) -> None:
         )
 
 
-def _refuse_company(api: Any, handle: Any, index: int) -> None:
+def _refuse_company(api: Any, handle: Any, index: int | str) -> None:
     """Compare numbers, not process ids: inside a container NVML may show those of the host."""
     torch = sys.modules.get("torch")
     n_own = 1 if torch is not None and torch.cuda.is_initialized() else 0
-    processes = api.nvmlDeviceGetComputeRunningProcesses(handle)
+    try:
+        processes = api.nvmlDeviceGetComputeRunningProcesses(handle)
+    except api.NVMLError as error:
+        raise MeterUnavailableError(
+            f"energy is measured on a GPU of one's own, but GPU {index} does not tell who uses it: {error} "
+            "(virtual GPU?); use --meter none or --power-w"
+        ) from error
     if len(processes) > n_own:
         pids = ", ".join(str(process.pid) for process in processes)
         raise MeterUnavailableError(

@@ -1,9 +1,11 @@
 """RAPL: the joules of processor packages and memory, as Linux shows them under powercap.
 
-Each zone counts microjoules up to `max_energy_range_uj` and starts again; `read_j` adds up the differences, so it has
-to be called at least once per turn (minutes under full load). A zone counts everything that runs on its package.
+Each zone counts microjoules up to `max_energy_range_uj` and starts again, after minutes under full load. The
+differences are added up, by a thread too, so that no turn goes unseen between two readings that lie hours apart. A zone
+counts everything that runs on its package.
 """
 
+import threading
 from pathlib import Path
 
 from greenprune_core.measure.meter import MeterUnavailableError
@@ -19,6 +21,7 @@ class RaplMeter:
 
     Args:
         root: the powercap folder.
+        period_s: time between two looks of the thread; the shortest turns known (65 kJ) take minutes.
 
     Raises:
         MeterUnavailableError: no zone, or one that may not be read.
@@ -28,7 +31,7 @@ class RaplMeter:
     window_s = 0.1
     # counters move every millisecond or so: 0.1 s keeps their grain below 1 %
 
-    def __init__(self, root: Path = POWERCAP) -> None:
+    def __init__(self, root: Path = POWERCAP, period_s: float = 20.0) -> None:
         self._zones = _find_zones(root)
         if not self._zones:
             raise MeterUnavailableError(
@@ -40,23 +43,56 @@ class RaplMeter:
         self._total_uj = 0
         names = ", ".join((zone / "name").read_text().strip() for zone in self._zones)
         self.description = f"RAPL counters of {names}: everything that runs there"
+        self._trouble: MeterUnavailableError | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(period_s,), daemon=True)
+        self._thread.start()
 
     def read_j(self) -> float | None:
-        """Return joules since this meter was made, over all zones, turns of the counters undone."""
-        for zone in self._zones:
-            now_uj = _read_number(zone / "energy_uj")
-            step_uj = now_uj - self._last_uj[zone]
-            if step_uj < 0:
-                step_uj += self._ranges_uj[zone]
-            self._total_uj += step_uj
-            self._last_uj[zone] = now_uj
-        return self._total_uj / 1e6
+        """Return joules since this meter was made, over all zones, turns of the counters undone.
+
+        Raises:
+            MeterUnavailableError: a counter cannot be read any more, or fell back: its joules are lost.
+        """
+        with self._lock:
+            if self._trouble is not None:
+                raise self._trouble  # what was missed once does not come back
+            try:
+                self._total_uj += sum(self._step_uj(zone) for zone in self._zones)
+            except MeterUnavailableError as error:
+                self._trouble = error
+                raise
+            return self._total_uj / 1e6
 
     def check(self) -> None:
         """Other processes cannot be told apart here; the measurement states how busy they kept the processors."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _step_uj(self, zone: Path) -> int:
+        last_uj, now_uj = self._last_uj[zone], _read_number(zone / "energy_uj")
+        self._last_uj[zone] = now_uj
+        if now_uj >= last_uj:
+            return now_uj - last_uj
+        step_uj = now_uj - last_uj + self._ranges_uj[zone]
+        # between two looks a counter makes a small part of a turn: more of it means that it was set back
+        if not 0 <= step_uj <= self._ranges_uj[zone] / 2:
+            raise MeterUnavailableError(
+                f"an energy counter goes up to {self._ranges_uj[zone]} uJ and starts again, but {zone / 'energy_uj'} "
+                f"fell from {last_uj} to {now_uj} uJ (suspended, or reset?); measure again"
+            )
+        return step_uj
+
+    def _watch(self, period_s: float) -> None:
+        while not self._stop.wait(period_s):
+            try:
+                self.read_j()
+            except MeterUnavailableError:
+                return  # whoever reads next is told
 
 
 def _find_zones(root: Path) -> list[Path]:

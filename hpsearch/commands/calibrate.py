@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from greenprune_core.cost.profile import DeviceProfile, profile_from_dict
+from greenprune_core.cost.profile import DeviceProfile, check_name, profile_from_dict
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.choose import METERS
 from hpsearch.commands.measure import check_device, check_power, use_threads
@@ -48,6 +48,7 @@ def command(
     Let nothing else run meanwhile.
     """
     check_output(output, force)
+    check_name(name or output.stem)
     check_device(device)
     check_power(power_w, meter_name)
     use_threads(threads)
@@ -75,7 +76,9 @@ def command(
     finally:
         meter.close()
     write_profile(profile, output)
-    console.print(show_fit(profile))
+    # a pipe has 80 columns for rich, and a heading broken over two lines is hard to read
+    wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal)
+    wide.print(show_fit(profile), soft_wrap=True)
     for warning in (profile.fit or {}).get("warnings", ()):
         console.print(f"warning: {warning}")
     if profile.joules_per_mac is None:
@@ -108,9 +111,8 @@ def write_profile(profile: DeviceProfile, output: Path) -> None:
 
 def show_fit(profile: DeviceProfile) -> Table:
     """Return the figures on held-out networks as a table."""
-    table = Table(
-        "quantity", "batch", "fitted", "held out", "median error", "rank corr.", "MACs only", "rank corr.", box=None
-    )
+    ours, proxy = ("median error", "rank corr."), ("MACs only: error", "MACs only: rank")
+    table = Table("quantity", "batch", "fitted", "held out", *ours, *proxy, box=None)
     for figure in (profile.fit or {}).get("held_out", ()):
         table.add_row(
             figure["quantity"],

@@ -47,7 +47,7 @@ def command(
     opened = open_run(run)
     # torch is loaded only once the run is known to be there
     from greenprune_core.measure import Effort, NoMeter, choose_meter
-    from hpsearch.measurement import Conditions, choose_trials, measure_run
+    from hpsearch.measurement import Conditions, choose_trials, measure_run, name_place
 
     rows = choose_trials(opened, trial_ids)
     check_device(device)
@@ -62,6 +62,7 @@ def command(
         effort=Effort(min_seconds=min_seconds, min_windows=windows),
     )
     console = Console(soft_wrap=True)
+    console.print(f"device: {name_place(device)}", highlight=False)
     console.print(f"meter: {meter.description if power_w is None else f'declared power of {power_w:g} W'}")
     try:
         lines = measure_run(opened, rows, conditions, lambda line: console.print(describe(line)))
@@ -70,6 +71,8 @@ def command(
     # a pipe has 80 columns for rich, and a cell broken over two lines cannot be read
     wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal)
     wide.print(_table(lines), soft_wrap=True)
+    for idle_power_w in {line["idle_power_w"] for line in lines} - {None}:
+        console.print(f"joules are those above the idle device, which drew {idle_power_w:.3g} W")
     if meter.source is None and power_w is None:
         console.print("joules are not available without a counter; --power-w W turns time into joules (time*power)")
     for warning in summarise_warnings(lines):
@@ -85,7 +88,9 @@ def check_device(device: str) -> None:
     """
     import torch
 
-    if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = re.fullmatch(r"cuda(?::(\d{1,4}))?", device)
+    if device != "cpu" and not (found and int(found[1] or 0) < n_gpus):
         raise ConfigError(f"a device is cpu or a GPU that torch sees, but got {device!r}; see hpsearch doctor")
 
 

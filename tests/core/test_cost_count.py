@@ -66,6 +66,87 @@ def test_attention_costs_two_products_and_its_projections():
     assert cost.not_counted == {}
 
 
+class Attends(nn.Module):
+    """Queries of the first 5 tokens over all tokens, in heads of the given width."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, tokens):
+        return nn.functional.scaled_dot_product_attention(tokens[:, :, :5], tokens, tokens, **self.options)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("options", [{}, {"attn_mask": torch.ones(5, 7)}, {"scale": 0.5}])
+def test_scaled_dot_product_attention_costs_two_products_over_all_heads(device, options):
+    options = {name: value.to(device) if torch.is_tensor(value) else value for name, value in options.items()}
+    n_heads, n_keys, width = 3, 7, 4
+    cost = count_cost(Attends(**options), torch.zeros(1, n_heads, n_keys, width, device=device))
+    assert cost.macs == n_heads * 5 * n_keys * (width + width)
+    assert cost.not_counted == {}
+    assert cost.activation_bytes >= 4 * n_heads * width * (5 + n_keys + n_keys + 5)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_attention_between_two_sequences_costs_the_same_however_it_is_asked(need_weights, batch_first):
+    n_queries, n_keys, width = 2, 6, 12
+    attention = nn.MultiheadAttention(width, 3, batch_first=batch_first)
+
+    class CrossAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, tokens):
+            keys = tokens if batch_first else tokens.transpose(0, 1)
+            queries = keys[:, :n_queries] if batch_first else keys[:n_queries]
+            return self.attention(queries, keys, keys, need_weights=need_weights)[0]
+
+    cost = count_cost(CrossAttention(), torch.zeros(1, n_keys, width))
+    projections = 2 * n_queries * width * width + 2 * n_keys * width * width
+    assert cost.macs == projections + 2 * n_queries * n_keys * width
+    assert cost.not_counted == {}
+
+
+class Multiplies(nn.Module):
+    def forward(self, x):
+        return x @ x.transpose(-1, -2)
+
+
+class Adds(nn.Module):
+    def forward(self, x):
+        return x + x
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs", "element_ops"),
+    [
+        (Multiplies(), 8 * 10 * 10 * 10, 0),  # 8 products of two matrices of 10 by 10
+        (nn.Conv2d(8, 8, (1, 3), stride=(2, 1), padding=(0, 2)), 5 * 12 * 8 * 8 * 3, 0),
+        (nn.ConvTranspose2d(8, 4, 3, stride=2, groups=4), 10 * 10 * 8 * 1 * 9, 0),
+        (nn.Conv1d(10, 6, 3), 8 * 6 * 10 * 3 * 8, 0),
+        (nn.LayerNorm([8, 10, 10]), 0, 5 * 800),
+        (nn.GroupNorm(4, 8), 0, 5 * 800),
+        (nn.AvgPool2d(2), 0, 8 * 25 * 4),
+        (nn.AdaptiveAvgPool2d(1), 0, 800),
+        (nn.MaxPool2d(3, stride=1), 0, 8 * 64 * 9),
+        (nn.Softmax(dim=1), 0, 5 * 800),
+        (nn.SiLU(), 0, 800),
+        (Adds(), 0, 800),
+        (nn.Identity(), 0, 0),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_products_norms_poolings_and_element_wise_layers_are_worked_out_by_hand(layer, macs, element_ops):
+    example = IMAGE if not isinstance(layer, nn.Conv1d) else torch.zeros(8, 10, 10)
+    cost = count_cost(layer, example)
+    n = example.shape[0]
+    assert (cost.macs * n, cost.element_ops) == (macs, element_ops)
+    assert cost.not_counted == {}
+
+
 def test_counts_are_per_image_and_weights_per_pass():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
     one, five = (count_cost(network, torch.zeros(n, 3, 8, 8)) for n in (1, 5))

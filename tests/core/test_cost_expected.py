@@ -1,5 +1,6 @@
 """The expected cost: at hard masks that of the cut network, in between multilinear and differentiable."""
 
+import dataclasses
 import time
 
 import pytest
@@ -8,12 +9,14 @@ from torch import nn
 
 from greenprune_core.config import NetworkConfig
 from greenprune_core.cost import ExpectedCost, count_cost, estimate_energy, load_profile
+from greenprune_core.cost.profile import Quantity
 from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract
 from greenprune_core.gates import attach_gates
 from greenprune_core.networks import build_network
 
 REFERENCE = load_profile("horowitz-45nm")
+TIMED = "amd-epyc-zen5-1-thread"
 
 
 def gated_network(name, width=8, image_size=16, **gating):
@@ -110,6 +113,19 @@ def test_a_call_takes_well_under_a_millisecond_for_resnet56():
         expected(open_).backward()
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1e-3
+
+
+def test_joules_of_time_are_expected_without_the_rounding_to_lanes():
+    """Nearly so: what is left out is at most what the cut network's rounded channels cost."""
+    static = Quantity(value=65.0, source="a test")
+    profile = dataclasses.replace(REFERENCE, static_power_w=static, timings=load_profile(TIMED).timings)
+    gated = gated_network("cifar_resnet8", width=16, image_size=16)
+    expected = ExpectedCost(gated.structure, "joules", profile)
+    for seed, keep in enumerate((1.0, 0.8, 0.5)):
+        masks = random_masks(gated, seed, keep)
+        joules = estimate_energy(count_cost(extract(gated, masks), torch.zeros(1, 3, 16, 16)), profile).joules
+        assert float(expected(flat(masks))) == pytest.approx(joules, rel=1e-9 if keep == 1.0 else 0.2)
+        assert float(expected(flat(masks))) <= joules * (1 + 1e-9)
 
 
 def test_float32_gates_give_float32_and_masks_give_float64():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from greenprune_core.cost import count_cost, estimate_energy, estimate_latency, 
 from greenprune_core.cost.profile import Quantity, Timing
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure import NoMeter, ReplayMeter
-from greenprune_core.measure.calibration import Plan, calibrate
+from greenprune_core.measure.calibration import HELD_OUT_SEED, Plan, _shortfall, calibrate
 from greenprune_core.measure.design import design_layers, design_networks
 from greenprune_core.measure.fit import fit_proxy, fit_rates, fit_timing, score
 
@@ -103,6 +104,57 @@ def test_counted_joules_are_fitted_and_named_after_their_meter():
     assert profile.joules_per_mac is not None
     assert profile.joules_per_mac["float32"].source.startswith("rapl, fitted to 11")
     assert {figure["quantity"] for figure in profile.fit["held_out"]} == {"latency", "joules"}
+
+
+@pytest.mark.slow
+def test_joules_that_come_out_as_none_or_less_above_idle_do_not_cost_the_calibration():
+    """Small layers vanish under the idle power: what has no joules is not fitted to and not judged by."""
+    steps = itertools.cycle([0.0, 0.5, 0.0, 0.0, 0.0, -0.5])
+    meter = ReplayMeter(itertools.accumulate(steps), source="rapl")
+    profile = calibrate("here", meter, plan=dataclasses.replace(TINY, n_layers=22))
+    assert profile.batch_sizes == (1,)
+    assert any(figure["quantity"] == "latency" for figure in profile.fit["held_out"])
+    nothing = calibrate("here", ReplayMeter(itertools.repeat(1.0), source="rapl"), plan=TINY)
+    assert nothing.joules_per_mac is None
+    assert {figure["quantity"] for figure in nothing.fit["held_out"]} == {"latency"}
+
+
+def figure(error, rank, proxy_error=0.5, proxy_rank=0.9):
+    return {
+        **{"quantity": "latency", "batch_size": 1, "median_error": error, "rank_correlation": rank},
+        **{"macs_only_median_error": proxy_error, "macs_only_rank_correlation": proxy_rank},
+    }
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (figure(0.15, 0.95), []),
+        (figure(0.16, 0.99), ["fits badly: median error 16% (goal 15%)"]),
+        (figure(0.05, 0.94), ["rank correlation 0.94 (goal 0.95)"]),
+        (figure(0.05, math.nan), ["fits badly", "no better than MACs alone"]),
+        (figure(0.05, 0.96, proxy_error=0.04), ["no better than MACs alone: median error 5.0% against 4.0%"]),
+        (figure(0.05, 0.96, proxy_rank=0.97), ["rank correlation 0.960 against 0.970"]),
+    ],
+)
+def test_what_misses_the_goal_or_is_no_better_than_macs_is_a_warning(figures, words):
+    found = _shortfall(figures)
+    assert len(found) == len(words)
+    assert all(word in warning for word, warning in zip(words, found, strict=True))
+
+
+@pytest.mark.slow
+def test_networks_that_judge_are_none_that_the_fit_has_seen():
+    plan = Plan()
+    assert plan.n_held_out >= 20
+    assert set(plan.batch_sizes) == {1, 256}
+    designed = [*design_layers(plan.n_layers), *design_networks(plan.n_networks)]
+    held_out = design_networks(plan.n_held_out, seed=HELD_OUT_SEED, prefix="held-out")
+    assert {name for subject in held_out for name in ("resnet", "vgg") if name in subject.name} == {"resnet", "vgg"}
+    seen = {(cost.macs, cost.activation_bytes, cost.params) for cost in costs_of(designed)}
+    judged = [(cost.macs, cost.activation_bytes, cost.params) for cost in costs_of(held_out)]
+    assert len(set(judged)) == len(judged)
+    assert not seen & set(judged)
 
 
 def test_plans_beyond_ten_minutes_or_without_a_batch_are_refused():

@@ -2,13 +2,22 @@
 
 import itertools
 import math
+import time
 
 import pytest
 import torch
 from torch import nn
 
 from greenprune_core.errors import ConfigError
-from greenprune_core.measure import Effort, NoMeter, ReplayMeter, estimate_median, measure_idle, measure_inference
+from greenprune_core.measure import (
+    Effort,
+    MeterUnavailableError,
+    NoMeter,
+    ReplayMeter,
+    estimate_median,
+    measure_idle,
+    measure_inference,
+)
 
 QUICK = Effort(min_seconds=0.05, min_windows=6, warm_up_s=0.01, idle_s=0.01)
 IMAGES = torch.zeros(4, 3, 8, 8)
@@ -71,6 +80,17 @@ def test_idle_power_is_joules_over_seconds():
     assert measure_idle(NoMeter()) is None
 
 
+def test_a_gpu_is_in_use_before_its_idle_power_is_read(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch, "zeros", lambda n, device: done.append(f"opened {device}"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append("waited"))
+    meter = ReplayMeter([0.0, 1.0])
+    read = meter.read_j
+    monkeypatch.setattr(meter, "read_j", lambda: (done.append("read"), read())[1])
+    assert measure_idle(meter, seconds=0.01, device="cuda:1") > 0
+    assert done == ["opened cuda:1", "waited", "read", "read"]
+
+
 def test_a_load_below_idle_gives_no_joules_but_a_reason():
     readings = itertools.count(0.0, 1e-9)
     measured = measure_inference(network(), IMAGES, meter=ReplayMeter(readings), idle_power_w=50.0, effort=QUICK)
@@ -95,8 +115,23 @@ def test_a_power_beside_a_meter_is_refused_and_so_is_a_short_effort():
         measure_inference(network(), IMAGES, meter=ReplayMeter([0.0]), power_w=65, effort=QUICK)
     with pytest.raises(ConfigError, match="at least 6 windows"):
         Effort(min_windows=2)
-    with pytest.raises(ConfigError, match="takes time"):
-        Effort(min_seconds=0)
+    for min_seconds in (0, -1, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="takes time"):
+            Effort(min_seconds=min_seconds)
+
+
+def test_a_clock_that_is_set_while_measuring_changes_nothing(monkeypatch):
+    """Times are differences of clocks that nobody sets; the hour of the day is none of them."""
+    monkeypatch.setattr(time, "time", itertools.count(0.0, -3600.0).__next__)
+    measured = measure_inference(network(), IMAGES, effort=QUICK)
+    assert 0 < measured.latency_s.low <= measured.latency_s.median < 1
+
+
+def test_a_meter_that_fails_in_the_middle_is_an_error_and_no_figure():
+    net = network().train()
+    with pytest.raises(MeterUnavailableError, match="end of its recording"):
+        measure_inference(net, IMAGES, meter=ReplayMeter([0.0, 1.0, 2.0, 3.0]), idle_power_w=0.0, effort=QUICK)
+    assert net.training
 
 
 def test_the_network_is_measured_in_evaluation_mode_and_put_back():

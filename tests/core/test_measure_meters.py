@@ -1,6 +1,7 @@
 """Meters on recorded counters: turns, rights, company, MIG, rest. No device is needed."""
 
 import os
+import time
 import types
 
 import pytest
@@ -38,10 +39,58 @@ def test_rapl_undoes_turns_of_the_counter(tmp_path):
     write_zone(tmp_path, "intel-rapl:0", "package-0", 900_000)
     meter = RaplMeter(tmp_path)
     readings = []
-    for value in (950_000, 10_000, 400_000, 5_000):
+    for value in (950_000, 10_000, 400_000, 800_000, 5_000):
         (tmp_path / "intel-rapl:0" / "energy_uj").write_text(str(value))
         readings.append(meter.read_j())
-    assert readings == pytest.approx([0.05, 0.11, 0.5, 1.105])
+    assert readings == pytest.approx([0.05, 0.11, 0.5, 0.9, 1.105])
+    meter.close()
+
+
+def test_rapl_sees_turns_between_two_readings_that_lie_far_apart(tmp_path):
+    """Three turns, and only then a reading: without a look in between they would be lost."""
+    write_zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    looks = []
+    meter = RaplMeter(tmp_path, period_s=0.002)
+    read = meter.read_j
+    meter.read_j = lambda: looks.append(read())  # the thread's own looks
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    for value in (400_000, 800_000, 200_000, 600_000, 0, 400_000, 800_000, 200_000):
+        _replace(counter, str(value))
+        n_before, ends = len(looks), time.monotonic() + 5
+        while len(looks) < n_before + 2 and time.monotonic() < ends:
+            time.sleep(0.001)
+    meter.close()
+    assert read() == pytest.approx(3.2)
+
+
+def test_rapl_that_falls_back_is_refused_for_good(tmp_path):
+    """A counter that falls by a little was set back: taken for a turn, it would add nearly all of one."""
+    write_zone(tmp_path, "intel-rapl:0", "package-0", 900_000)
+    meter = RaplMeter(tmp_path)
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    counter.write_text("899_999".replace("_", ""))
+    with pytest.raises(MeterUnavailableError, match=r"fell from 900000 to 899999 uJ .* measure again"):
+        meter.read_j()
+    counter.write_text("950000")
+    with pytest.raises(MeterUnavailableError, match="fell from"):
+        meter.read_j()
+    meter.close()
+
+
+def test_a_rapl_file_that_vanishes_while_measuring_is_refused(tmp_path):
+    write_zone(tmp_path, "intel-rapl:0", "package-0", 100)
+    meter = RaplMeter(tmp_path)
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    with pytest.raises(MeterUnavailableError, match="needs a number in"):
+        meter.read_j()
+    meter.close()
+
+
+def _replace(path, text):
+    """Write at once, as a kernel's file changes: a thread never reads half a number."""
+    aside = path.with_name("aside")
+    aside.write_text(text)
+    aside.replace(path)
 
 
 def test_rapl_without_permission_names_the_file_and_the_setting(tmp_path, monkeypatch):
@@ -100,7 +149,7 @@ def fake_nvml(energy_mj=None, power_mw=100_000, mig=0, pids=(), driver=True, cou
 
 
 def test_nvml_reads_millijoules_as_joules():
-    meter = NvmlMeter(api=fake_nvml(energy_mj=[0, 1000, 2000, 4500]))
+    meter = NvmlMeter(api=fake_nvml(energy_mj=[1000, 2000, 4500]))
     assert meter.read_j() == 4.5
     assert meter.source == "nvml"
 
@@ -122,7 +171,7 @@ def test_nvml_refuses_what_it_cannot_count_with_the_reason(api, words):
 
 
 def test_nvml_refuses_an_unknown_gpu_and_accepts_one_without_mig():
-    with pytest.raises(MeterUnavailableError, match="GPU number"):
+    with pytest.raises(MeterUnavailableError, match="a GPU that NVML knows, but got 7"):
         NvmlMeter(7, api=fake_nvml())
     assert NvmlMeter(api=fake_nvml(mig=None)).read_j() is not None
 
@@ -138,9 +187,76 @@ def test_company_that_comes_later_is_refused_by_the_check():
         meter.check()
 
 
-def test_polled_power_adds_up_and_carries_its_own_label():
-    import time
+def test_a_counter_that_falls_or_stops_answering_is_refused():
+    """The driver was loaded anew: the difference would be negative, and negative joules win every front."""
+    meter = NvmlMeter(api=fake_nvml(energy_mj=[5000, 6000, 7000, 100, 200]))
+    assert meter.read_j() == 7.0
+    with pytest.raises(MeterUnavailableError, match="from 7000 to 100 mJ"):
+        meter.read_j()
+    api = fake_nvml()
+    meter = NvmlMeter(api=api)
+    api.nvmlDeviceGetTotalEnergyConsumption = _raise_lost
+    with pytest.raises(MeterUnavailableError, match="GPU is lost"):
+        meter.read_j()
+    api.nvmlDeviceGetComputeRunningProcesses = _raise_lost
+    with pytest.raises(MeterUnavailableError, match="does not tell who uses it"):
+        meter.check()
 
+
+def _raise_lost(handle):
+    raise FakeNvmlError("GPU is lost")
+
+
+def test_a_polled_gpu_that_stops_answering_is_refused_at_the_next_reading():
+    api = fake_nvml()
+    meter = PolledPowerMeter(api=api, period_s=0.002)
+    api.nvmlDeviceGetPowerUsage = _raise_lost
+    meter._thread.join(timeout=10)
+    assert not meter._thread.is_alive()
+    with pytest.raises(MeterUnavailableError, match="GPU is lost"):
+        meter.read_j()
+    meter.close()
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "asked"),
+    [
+        (None, "cuda", 0),
+        (None, "cuda:2", 2),
+        ("3", "cuda", 3),
+        ("3,5", "cuda:1", 5),
+        ("GPU-4711, GPU-4712", "cuda:1", "GPU-4712"),
+    ],
+)
+def test_the_gpu_that_is_counted_is_the_one_that_torch_computes_on(monkeypatch, visible, device, asked):
+    """CUDA counts the visible GPUs only, NVML all of them."""
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    opened = []
+    monkeypatch.setattr("greenprune_core.measure.choose.NvmlMeter", opened.append)
+    choose_meter("nvml", device)
+    assert opened == [asked]
+
+
+@pytest.mark.parametrize(
+    ("visible", "words"), [("3", "number 1 of"), ("0,MIG-4711", "a part of one"), ("", "number 1")]
+)
+def test_a_gpu_that_is_hidden_or_a_part_is_refused_and_auto_goes_without(monkeypatch, visible, words):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(MeterUnavailableError, match=words):
+        choose_meter("nvml", "cuda:1")
+    assert words in choose_meter("auto", "cuda:1").description
+
+
+def test_a_gpu_is_opened_by_its_uuid():
+    api = fake_nvml()
+    api.nvmlDeviceGetHandleByUUID = lambda uuid: uuid
+    assert "GPU GPU-4711" in NvmlMeter("GPU-4711", api=api).description
+
+
+def test_polled_power_adds_up_and_carries_its_own_label():
     meter = PolledPowerMeter(api=fake_nvml(power_mw=50_000), period_s=0.005)
     first, started = meter.read_j(), time.perf_counter()
     time.sleep(0.1)

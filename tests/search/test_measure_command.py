@@ -1,5 +1,11 @@
 """Measuring a run from the command line, and rows that carry measured joules."""
 
+import datetime
+import itertools
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 from archive_maker import make_row, make_run
@@ -7,9 +13,11 @@ from torch import nn
 
 from greenprune_core.config import NetworkConfig, TrialConfig
 from greenprune_core.errors import ConfigError
+from greenprune_core.measure import ReplayMeter
 from greenprune_core.subnetwork import save_subnetwork
 from hpsearch.cli import main
 from hpsearch.commands.measure import summarise_warnings
+from hpsearch.lock import MeasureLock
 from hpsearch.measured import read_measurements, with_latency, with_measured, write_measurements
 from hpsearch.storage import RunStorage
 
@@ -74,8 +82,10 @@ def test_measured_latency_stands_beside_modelled_joules(measured_run):
     assert rows[0]["energy_source"] == "model:horowitz-45nm"
 
 
-def line(trial_id, energy_j, source="rapl", batch_size=1):
+def line(trial_id, energy_j, source="rapl", batch_size=1, **other):
     return {
+        **{"device": "a processor", "n_threads": 1, "meter": "RAPL counters of package-0"},
+        **{"measured_at": datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC), **other},
         "trial_id": trial_id,
         "network": "cifar_resnet20/16",
         "batch_size": batch_size,
@@ -95,6 +105,88 @@ def test_measured_joules_replace_modelled_ones_and_never_mix():
         with_measured(rows, measurements, batch_size=256)
     with pytest.raises(ConfigError, match="nvml and rapl"):
         with_measured(rows, [*measurements, line("t00001", 1e-3, "nvml")])
+
+
+@pytest.mark.parametrize(
+    ("other", "ways"),
+    [
+        ({"device": "another one"}, ["package-0 on a processor, 1 thread", "package-0 on another one, 1 thread"]),
+        ({"n_threads": 2}, ["a processor, 1 thread and", "a processor, 2 threads"]),
+        ({"meter": "declared 100 W"}, ["RAPL counters of package-0 on", "declared 100 W on a processor"]),
+    ],
+)
+def test_joules_of_two_devices_or_powers_are_never_on_one_front(other, ways):
+    measurements = [line("t00000", 3e-3), line("t00001", 2e-3, **other)]
+    with pytest.raises(ConfigError, match="one device, meter and number of threads, but got") as error:
+        with_measured([make_row(0), make_row(1)], measurements)
+    assert all(way in str(error.value) for way in ways)
+
+
+def test_times_of_another_device_than_the_latest_are_left_out():
+    later = {"measured_at": datetime.datetime(2026, 11, 26, tzinfo=datetime.UTC), "n_threads": 2}
+    rows = with_latency([make_row(0), make_row(1)], [line("t00000", None), line("t00001", None, **later)])
+    assert [row["latency_s"] for row in rows] == [None, 2e-3]
+
+
+def test_trials_that_were_not_measured_are_left_out_in_these_words(tmp_path, capsys):
+    folder = tmp_path / "run"
+    make_measurable_run(folder)
+    assert main(["measure", str(folder), *QUICK, "--trial", "t00001", "--power-w", "65"]) == 0
+    assert main(["pick", str(folder), "--energy", "measured", "--max-energy", "1J"]) == 0
+    captured = capsys.readouterr()
+    assert "left out 1 complete trials: its energy was not measured" in captured.err
+    assert "(time*power)" in captured.out
+    assert main(["report", str(folder), "--energy", "measured"]) == 0
+    assert "its energy was not measured" in (folder / "report.html").read_text()
+
+
+def test_idle_power_is_subtracted_and_stated(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    storage, trial_ids = make_measurable_run(folder, widths=(2,))
+    meter = ReplayMeter(itertools.count(0.0, 5.0), source="rapl")
+    monkeypatch.setattr("greenprune_core.measure.choose_meter", lambda name, device: meter)
+    assert main(["measure", str(folder), *QUICK[:-2], "--trial", trial_ids[0]]) == 0
+    found = read_measurements(storage)
+    (idle_power_w,) = {line["idle_power_w"] for line in found}
+    assert idle_power_w == pytest.approx(2.5, rel=0.05)  # 5 J between two readings two seconds apart
+    assert {line["energy_source"] for line in found} == {"rapl"}
+    assert "joules are those above the idle device, which drew 2." in capsys.readouterr().out
+
+
+def test_a_batch_that_no_memory_holds_is_refused_and_what_was_measured_is_kept(tmp_path, capsys):
+    folder = tmp_path / "run"
+    storage, _ = make_measurable_run(folder, widths=(2,))
+    assert main(["measure", str(folder), *QUICK[:4], "--batch-size", "1", "--batch-size", str(10**12)]) == 2
+    message = capsys.readouterr().err
+    assert "take a smaller --batch-size" in message
+    assert message.count("\n") == 1
+    assert [line["batch_size"] for line in read_measurements(storage)] == [1]
+
+
+def test_one_process_measures_a_run_at_a_time(measured_run, capsys):
+    folder, storage, _ = measured_run
+    before = storage.read_bytes("measurements.parquet")
+    lock = MeasureLock(storage)
+    assert main(["measure", str(folder), *QUICK]) == 2
+    assert "is being measured; wait for it" in capsys.readouterr().err
+    assert storage.read_bytes("measurements.parquet") == before
+    lock.release()
+
+
+def test_a_kill_in_the_middle_keeps_what_was_measured_and_the_next_one_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    storage, _ = make_measurable_run(folder)
+    command = [sys.executable, "-c", "import sys; from hpsearch.cli import main; sys.exit(main())", "measure"]
+    process = subprocess.Popen([*command, str(folder), *QUICK[:1], "0.5", *QUICK[2:]])
+    ends = time.monotonic() + 120
+    while len(read_measurements(storage)) < 2 and time.monotonic() < ends:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = read_measurements(storage)
+    assert 2 <= len(kept) < 6
+    assert main(["measure", str(folder), *QUICK]) == 0
+    assert len(read_measurements(storage)) == 6
 
 
 def test_a_kind_of_warning_is_said_once_with_its_count():
@@ -125,6 +217,10 @@ def test_a_damaged_table_is_named_and_nothing_is_lost(tmp_path):
         (["--batch-size", "0"], "a batch size is at least 1"),
         (["--windows", "3"], "at least 6 windows"),
         (["--min-seconds", "0"], "takes time"),
+        (["--min-seconds", "nan"], "takes time"),
+        (["--min-seconds", "inf"], "takes time"),
+        (["--power-w", "inf"], "--power-w is above 0 W"),
+        (["--device", "cuda:x"], "a GPU that torch sees"),
         (["--device", "tpu"], "a GPU that torch sees"),
         (["--trial", "nobody"], "one of the run's, but got 'nobody'"),
     ],

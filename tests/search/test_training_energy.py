@@ -136,9 +136,19 @@ def test_exclusive_is_a_whole_gpu_or_the_whole_machine(monkeypatch):
 def test_the_gpu_that_ray_gives_is_the_one_that_is_counted(monkeypatch):
     asked = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    monkeypatch.setattr("hpsearch.training_energy.choose_meter", lambda name, device: asked.append(device) or NoMeter())
+    monkeypatch.setattr("greenprune_core.measure.choose.NvmlMeter", lambda index: asked.append(index) or NoMeter())
     open_training_meter({"meter": "auto", "cpus": 1, "gpus": 1}, is_continued=False)
-    assert asked == ["cuda:3"]
+    assert asked == [3]
+
+
+def test_a_counter_that_falls_while_training_leaves_all_to_the_model():
+    meter = TrainingMeter(ReplayMeter([1.0, 4.0, 4.0, 0.5], source="rapl"))
+    with meter:
+        pass
+    assert meter.columns() == {"train_energy_j": 3.0, "train_energy_source": "rapl"}
+    with meter:
+        pass
+    assert meter.columns() == {}
 
 
 @pytest.mark.parametrize(
