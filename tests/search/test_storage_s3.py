@@ -6,7 +6,7 @@ from archive_maker import make_rows, make_run
 
 import hpsearch
 from greenprune_core.errors import ConfigError
-from hpsearch.journal import DriverLock
+from hpsearch.lock import DriverLock
 from hpsearch.report import write_report
 from hpsearch.storage import RunStorage
 
