@@ -5,6 +5,7 @@ line was cut off. Here one process writes (it holds `DriverLock`), so operations
 together at each `flush`; a torn last line is dropped when the file is opened again.
 """
 
+import fcntl
 import json
 import os
 from collections import deque
@@ -18,6 +19,7 @@ from greenprune_core.errors import ConfigError
 from hpsearch.storage import RunStorage
 
 JOURNAL = "study.journal"
+LOCK = ".driver.lock"
 
 
 class DriverJournal(BaseJournalBackend):
@@ -87,6 +89,43 @@ class JournalReader(BaseJournalBackend):
         raise RuntimeError(
             f"a journal opened for reading is not written, but got {list(logs)}; open it with DriverJournal"
         )
+
+
+class DriverLock:
+    """Keeps a second driver off a run in a folder; the system frees it when the process ends, however it ends."""
+
+    def __init__(self, storage: RunStorage) -> None:
+        """Take the lock.
+
+        Raises:
+            ConfigError: another process searches this run.
+        """
+        self._stream = None
+        if storage.local is None:
+            return
+        try:
+            storage.local.mkdir(parents=True, exist_ok=True)
+            stream = (storage.local / LOCK).open("a")
+        except OSError as error:
+            raise ConfigError(
+                f"the storage path must be writable, but {storage} failed: {error.strerror or error}; "
+                "check the rights, or choose another --storage-path"
+            ) from error
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            raise ConfigError(
+                f"one process searches a run at a time, but {storage} is being searched; "
+                "wait for it, stop it, or take another --name"
+            ) from error
+        self._stream = stream
+
+    def release(self) -> None:
+        """Give the run free."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
 
 def study_name(storage: RunStorage) -> str | None:

@@ -17,9 +17,8 @@ from hpsearch import archive, objectives, provenance, used_profile
 from hpsearch.cluster import await_worker, connect, count_slots
 from hpsearch.draws import draw_distributions, first_config
 from hpsearch.feasibility import Constraints
-from hpsearch.journal import JOURNAL, DriverJournal, study_name
+from hpsearch.journal import JOURNAL, DriverJournal, DriverLock, study_name
 from hpsearch.ledger import Ledger, by_configuration
-from hpsearch.lock import DriverLock
 from hpsearch.nodes import check_nodes
 from hpsearch.progress import Progress
 from hpsearch.rungs import Halving, Rungs, usual_grace

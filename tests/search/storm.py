@@ -18,9 +18,8 @@ def drive(folder: Path, n_trials: int) -> None:
     """Open the run and work until all trials have a row, like the tuner does."""
     import tabulated
 
-    from hpsearch.journal import DriverJournal
+    from hpsearch.journal import DriverJournal, DriverLock
     from hpsearch.ledger import Ledger
-    from hpsearch.lock import DriverLock
     from hpsearch.objectives import choose
     from hpsearch.storage import RunStorage
     from hpsearch.study import SearchStudy

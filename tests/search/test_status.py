@@ -9,9 +9,8 @@ import search_driver  # noqa: F401  puts the tabulated trials on the import path
 import tabulated
 
 from hpsearch.cli import main
-from hpsearch.journal import DriverJournal
+from hpsearch.journal import DriverJournal, DriverLock
 from hpsearch.ledger import Constraints, Ledger
-from hpsearch.lock import DriverLock
 from hpsearch.objectives import choose
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
