@@ -34,7 +34,7 @@ class MeasureLock:
         except BlockingIOError as error:
             stream.close()
             raise ConfigError(
-                f"one process measures a run at a time, but {storage} is being measured; wait for it, then measure again"
+                f"one process measures a run at a time, but {storage} is being measured; wait for it, then try again"
             ) from error
         self._stream = stream
 
