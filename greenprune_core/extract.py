@@ -96,7 +96,8 @@ def slice_like(gated: GatedNetwork, static: nn.Module, tensors: Mapping[str, Ten
     Args:
         gated: the network that was cut, frozen at the same masks.
         static: what `extract` made of it.
-        tensors: by parameter name in the gated network; each of its parameter's shape, or without axes (a step count).
+        tensors: by parameter name in the gated network; each of its parameter's shape, without axes (a step count), or
+            with axes of size 1, over which it sums (Adafactor's variances: those stay sums over what was cut away too).
 
     Returns:
         Sliced copies by parameter name in the static network; what belongs to gates or to removed layers is left out.
@@ -106,16 +107,21 @@ def slice_like(gated: GatedNetwork, static: nn.Module, tensors: Mapping[str, Ten
     """
     slices = extract_slices(gated)
     kept = {}
-    for name, parameter in static.named_parameters():
+    for name, _ in static.named_parameters():
         source = tensors.get(NETWORK_PREFIX + name, tensors.get(name))
         if source is None:
             continue
-        sliced = take(source, slices[name]) if source.dim() else source.clone()
-        if source.dim() and sliced.shape != parameter.shape:
+        dense = gated.network.get_parameter(name).shape
+        fits = source.dim() in (0, len(dense)) and all(
+            size in (1, whole) for size, whole in zip(source.shape, dense, strict=False)
+        )
+        if not fits:
             raise ConfigError(
-                f"a tensor that is carried over has its parameter's shape, but for {name} got {tuple(source.shape)}, "
-                f"cut to {tuple(sliced.shape)} instead of {tuple(parameter.shape)}; was the network frozen anew?"
+                f"a tensor that is carried over has its parameter's shape, but for {name} got {tuple(source.shape)} "
+                f"instead of {tuple(dense)}; pass it as the optimiser keeps it"
             )
+        pairs = tuple((axis, kept) for axis, kept in slices[name] if source.dim() and source.shape[axis] == dense[axis])
+        sliced = take(source, pairs)
         kept[name] = sliced
     return kept
 

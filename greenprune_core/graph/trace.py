@@ -44,6 +44,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     traced = _trace_graph(clone)
     _replace_functional_dropout(traced)
     write_out_attention(traced)
+    _check_same(clone, traced, example_input)
     record_shapes(traced, example_input)
     for name, module in traced.named_modules():
         module.training = modes.get(name, network.training)
@@ -147,6 +148,27 @@ def _trace_graph(network: nn.Module) -> fx.GraphModule:
         extra.replace_all_uses_with(default)
         graph.erase_node(extra)
     return fx.GraphModule(network, graph, class_name=name)
+
+
+@torch.no_grad()
+def _check_same(network: nn.Module, traced: fx.GraphModule, example_input: Tensor) -> None:
+    """Refuse a graph that is not the network: hooks on the network itself, numbers that Python draws in forward."""
+    outputs = []
+    for one in (network, traced):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # a dropout that is always on draws the same twice
+            outputs.append(one.eval()(example_input.clone()).double())
+    expected, got = outputs
+    scale = float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
+    precision = torch.finfo(next(p.dtype for p in network.parameters() if p.is_floating_point())).eps
+    is_same = expected.shape == got.shape and torch.allclose(
+        got, expected, rtol=0, atol=scale * precision**0.5, equal_nan=True
+    )
+    if not is_same:
+        raise UnsupportedNetworkError(
+            f"a network answers alike when it is traced, but {type(network).__name__} does not; hooks on the network "
+            "itself and numbers that forward draws outside of torch are not followed: move them into layers"
+        )
 
 
 def _replace_functional_dropout(traced: fx.GraphModule) -> None:

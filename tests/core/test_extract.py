@@ -194,8 +194,17 @@ def test_momenta_go_over_the_cut_with_their_weights() -> None:
     for name, parameter in static.named_parameters():
         torch.testing.assert_close(kept[name], parameter.detach() * 3)
     assert slice_like(gated, static, {"network.conv.weight": torch.tensor(7.0)})["conv.weight"] == 7.0
-    with pytest.raises((ConfigError, IndexError)):
-        slice_like(gated, static, {"network.conv.weight": torch.zeros(1, 1, 1, 1)})
+    for wrong in (torch.zeros(2, 3, 3, 3), torch.zeros(4, 3, 3)):
+        with pytest.raises(ConfigError, match=r"its parameter's shape, but for conv\.weight got"):
+            slice_like(gated, static, {"network.conv.weight": wrong})
+
+
+def test_variances_by_row_and_column_go_over_the_cut_with_the_axes_that_they_have() -> None:
+    gated, _ = gated_case("plain", "channel", torch.float32)
+    static = extract(gated, {"2": torch.tensor([True, False] * 4)})
+    rows, columns = torch.arange(8.0).reshape(8, 1, 1, 1), torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert slice_like(gated, static, {"network.2.weight": rows})["2.weight"].flatten().tolist() == [0, 2, 4, 6]
+    assert slice_like(gated, static, {"network.2.weight": columns})["2.weight"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_cut_network_shares_no_memory_with_the_gated_one() -> None:

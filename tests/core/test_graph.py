@@ -235,6 +235,22 @@ def test_a_wrong_example_input_is_named(example: Tensor, message: str) -> None:
         build_structure(Residual(), example)
 
 
+def test_a_network_that_answers_otherwise_when_traced_is_refused() -> None:
+    network = Residual()
+    network.register_forward_hook(lambda module, inputs, output: output * 2)
+    with pytest.raises(UnsupportedNetworkError, match="Residual does not; hooks on the network itself"):
+        build_structure(network, IMAGE)
+
+
+def test_a_network_that_returns_a_dictionary_is_refused_with_the_way_out() -> None:
+    class Named(Residual):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(UnsupportedNetworkError, match=r"but got dict; wrap it so that it returns its logits"):
+        build_structure(Named(), IMAGE)
+
+
 def test_networks_without_weights_several_inputs_or_odd_outputs_are_refused() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
