@@ -235,6 +235,40 @@ def test_a_wrong_example_input_is_named(example: Tensor, message: str) -> None:
         build_structure(Residual(), example)
 
 
+class _Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+
+class _Mask(_Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.b(x[x.sum(1) > 0])
+
+
+class _Slice(_Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x)[:, : x.argmax() + 8])
+
+
+class _Nonzero(_Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x))[torch.nonzero(x.sum(1)).flatten()]
+
+
+@pytest.mark.parametrize(("kind", "operation"), [(_Mask, "getitem"), (_Slice, "getitem"), (_Nonzero, "nonzero")])
+def test_a_shape_that_depends_on_the_data_is_named(kind: type[nn.Module], operation: str) -> None:
+    with pytest.raises(UnsupportedNetworkError, match=rf"but {operation} \({operation}\w*\) makes one that does"):
+        build_structure(kind(), torch.ones(2, 4))
+
+
+def test_a_wrapped_network_is_refused_with_the_way_to_the_inner_one() -> None:
+    for wrapped, way in ((nn.DataParallel(Residual()), r"\.module"), (torch.compile(Residual()), r"\._orig_mod")):
+        with pytest.raises(UnsupportedNetworkError, match=f"before it is wrapped, but got .*; pass its {way}"):
+            build_structure(wrapped, IMAGE)  # type: ignore[arg-type]
+
+
 def test_a_network_that_answers_otherwise_when_traced_is_refused() -> None:
     network = Residual()
     network.register_forward_hook(lambda module, inputs, output: output * 2)
