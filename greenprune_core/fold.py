@@ -80,5 +80,5 @@ def _prove(network: nn.Module, folded: nn.Module, example_input: Tensor, toleran
     if not difference <= tolerance * max(scale, torch.finfo(expected.dtype).tiny):
         raise VerificationError(
             f"folding batch norms changes outputs by rounding only (at most {tolerance:g} of {scale:g}), but they "
-            f"differ by {difference:g}; use the network as it is, and check its running variances for values near 0"
+            f"differ by {difference:g}: norms here subtract large means; fold in float64, or use the network as it is"
         )
