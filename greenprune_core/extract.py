@@ -52,6 +52,14 @@ def extract_with_map(
         raise ConfigError(
             f"a network is cut by frozen masks, but its gates are {gated.mode}; call freeze() first or pass masks"
         )
+    if not isinstance(round_to, int) or round_to < 1:
+        raise ConfigError(
+            f"round_to needs a whole number of at least 1, but got {round_to!r}; 8 is what hardware likes"
+        )
+    if masks is not None and not isinstance(masks, Mapping):
+        raise ConfigError(
+            f"masks are a dictionary from group to mask, but got {type(masks).__name__}; see GatedNetwork.groups"
+        )
     chosen = dict(gated.masks if masks is None else masks)
     flat = gated.flatten_masks(chosen)
     if round_to > 1:
@@ -159,6 +167,11 @@ def verify(gated: GatedNetwork, static: nn.Module, inputs: Tensor, tolerance: fl
     expected, got = _evaluate(gated, inputs), _evaluate(static, inputs)
     if expected.shape != got.shape:
         raise VerificationError(f"cut outputs have shape {tuple(expected.shape)}, but got {tuple(got.shape)}")
+    if not bool(expected.isfinite().all()):
+        raise VerificationError(
+            "a comparison needs finite outputs, but the frozen network itself gives some that are not; look for NaN in "
+            "the inputs or the weights"
+        )
     difference = float((expected - got).abs().max())
     scale = float(expected.abs().max())
     if not difference <= tolerance * max(scale, torch.finfo(expected.dtype).tiny):

@@ -191,7 +191,7 @@ class GatedNetwork(nn.Module):
         if name not in self.groups:
             import difflib
 
-            near = ", ".join(difflib.get_close_matches(name, self.groups, n=3)) or ", ".join(list(self.groups)[:3])
+            near = ", ".join(difflib.get_close_matches(str(name), self.groups, n=3)) or ", ".join(list(self.groups)[:3])
             raise ConfigError(f"a mask belongs to a group of the network, but got {name!r}; near names: {near}")
         if not isinstance(mask, Tensor):
             raise ConfigError(

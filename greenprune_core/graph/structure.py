@@ -182,6 +182,8 @@ def _channel_vector(node: fx.Node, coupling: Coupling) -> Tensor | None:
 
 
 def _check_ignored(network: nn.Module, ignore: Sequence[str]) -> None:
+    if isinstance(ignore, str):
+        raise ConfigError(f"ignore is a list of names of layers, but got the text {ignore!r}; write [{ignore!r}]")
     names = {name for name, _ in network.named_modules()}
     for name in ignore:
         if name not in names:

@@ -298,6 +298,37 @@ def test_an_unfrozen_network_is_not_cut() -> None:
         verify(gated, gated.network, images)
 
 
+@pytest.mark.parametrize("round_to", [0, -1, 1.5, "8"])
+def test_a_rounding_that_would_be_ignored_is_refused(round_to: int) -> None:
+    gated, _ = gated_case("plain", "channel", torch.float32)
+    with pytest.raises(ConfigError, match="round_to needs a whole number of at least 1"):
+        extract(gated, make_masks(gated, "random halves"), round_to=round_to)
+
+
+def test_masks_that_are_no_dictionary_by_group_are_refused() -> None:
+    gated, _ = gated_case("plain", "channel", torch.float32)
+    with pytest.raises(ConfigError, match="masks are a dictionary from group to mask, but got list"):
+        extract(gated, [torch.ones(6)])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="belongs to a group of the network, but got 0"):
+        extract(gated, {0: torch.ones(6)})  # type: ignore[dict-item]
+
+
+def test_outputs_that_are_not_finite_are_not_blamed_on_the_cut() -> None:
+    gated, images = gated_case("plain", "channel", torch.float32)
+    static = extract(gated, make_masks(gated, "random halves"))
+    with pytest.raises(VerificationError, match="look for NaN in the inputs"):
+        verify(gated, static, images * float("nan"))
+
+
+def test_a_cut_network_can_be_gated_and_cut_again() -> None:
+    gated, images = gated_case("cifar_resnet8", "both", torch.float64)
+    once = extract(gated, make_masks(gated, "random halves")).eval()
+    again = attach_gates(once, images[:1], "both")
+    twice = extract(again, make_masks(again, "random halves", seed=3))
+    verify(again, twice, images, 1e-10)
+    assert sum(p.numel() for p in twice.parameters()) < sum(p.numel() for p in once.parameters())
+
+
 def test_a_wrong_cut_is_noticed() -> None:
     gated, images = gated_case("cifar_resnet8", "channel", torch.float32)
     static = extract(gated, make_masks(gated, "random halves"))

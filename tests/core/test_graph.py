@@ -158,6 +158,8 @@ def test_ignored_layers_are_left_dense() -> None:
     assert structure.not_gated["b"] == "ignored on request"
     with pytest.raises(ConfigError, match="got 'bb'; near names: b"):
         build_structure(Residual(), IMAGE, ignore=["bb"])
+    with pytest.raises(ConfigError, match=r"but got the text 'b'; write \['b'\]"):
+        build_structure(Residual(), IMAGE, ignore="b")
 
 
 def test_a_branch_gate_needs_a_shortcut() -> None:
