@@ -31,7 +31,8 @@ def extract(gated: GatedNetwork, masks: Mapping[str, Tensor] | None = None, *, r
     The result is a torch.fx.GraphModule of torch.nn layers without gates: it pickles, exports and trains where this
     package is not installed. Weights are copies. The gated network is left frozen at the masks that were cut by, so
     that `verify` and `slice_like` compare like with like. It takes any batch size, and any image size that the network
-    takes, unless a whole group is closed: what its readers give then is folded at the size of the example input.
+    takes, unless a whole group is closed whose readers do not lead to an addition: what they give then is folded at
+    the size of the example input.
 
     Args:
         gated: a frozen network, or any when `masks` are given.

@@ -290,6 +290,16 @@ def test_it_takes_other_batch_sizes_and_image_sizes() -> None:
     assert verify(gated, static, torch.randn(5, 3, 96, 80)) < 1e-3
 
 
+@pytest.mark.parametrize("name", ["cifar_resnet8", "resnet18"])
+def test_a_closed_group_beside_a_shortcut_binds_to_no_image_size(name: str) -> None:
+    gated, images = gated_case(name, "channel", torch.float64)
+    inner = [group for group, kind in gated.structure.kinds.items() if kind == "inner"]
+    static = extract(gated, {group: torch.zeros(gated.groups[group], dtype=torch.bool) for group in inner})
+    assert len(inner) > 2
+    for size in (images.shape[2], 32, 48):
+        verify(gated, static, torch.randn(2, 3, size, size, dtype=torch.float64), 1e-10)
+
+
 def test_an_unfrozen_network_is_not_cut() -> None:
     gated, images = gated_case("plain", "channel", torch.float32)
     with pytest.raises(ConfigError, match="call freeze"):
