@@ -5,6 +5,7 @@ machine hits both. Run: `python benchmarks/one_pass_cost.py [--device cuda] [--n
 """
 
 import argparse
+import copy
 import dataclasses
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ import time
 
 import torch
 from results_file import write_result
+from torch import Tensor, nn
 
 from greenprune_core.config import (
     BudgetConfig,
@@ -27,12 +29,14 @@ from greenprune_core.config import (
 from greenprune_core.cost.training import training_macs
 from greenprune_core.data import ImageData
 from greenprune_core.extract import extract
+from greenprune_core.fold import fold_batch_norms
 from greenprune_core.one_pass import advance, start
 from greenprune_core.state import TrainingState
 
 EPOCHS = 20
 PHASES = PhaseConfig(warm_up=0.05, freeze_at=0.3, freeze_latest=0.3)
 INFERENCE_BATCH = 256
+INFERENCE_PAIRS = 17
 
 
 def main() -> None:
@@ -69,6 +73,7 @@ def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
         }
         for key in pairs[0]
     }
+    results["inference"] = inference(network, options)
     if options.device == "cpu":
         results["peak_memory_ratio"] = memory_ratio(network, options)
     print(network, results, flush=True)
@@ -106,7 +111,6 @@ def train_pair(network: str, seed: int, options: argparse.Namespace) -> dict[str
         "kept_macs": ours.cost.macs / ours.dense_cost.macs,
         "dense_images_per_second": n_images / sum(per_epoch["dense"]),
         "our_images_per_second": n_images / sum(per_epoch["ours"]),
-        **inference(network, options),
     }
 
 
@@ -115,39 +119,61 @@ def phase_unchanged(state: TrainingState, phases: list[str]) -> bool:
     return bool(phases) and phases[-1] == state.phase
 
 
-def inference(network: str, options: argparse.Namespace) -> dict[str, float]:
-    """Time the network cut to half of its MACs in blocks of 8 channels against the dense one, in turn."""
+def inference(network: str, options: argparse.Namespace) -> dict[str, object]:
+    """Time the network cut to half of its MACs in blocks of 8 channels against the dense one, side by side.
+
+    Both are treated alike, in the ways in which a user may run them: as they are; with batch norms folded into the
+    convolutions (`fold_batch_norms`); and folded with channels last. Each pair is one pass of either network, one after
+    the other and in changing order; the speed-up is the median of the pairs' ratios.
+    """
+    small, dense, macs_ratio = cut_and_dense(network, options)
+    batch = torch.randn(INFERENCE_BATCH, 3, 32, 32, device=options.device)
+    example = batch[:8]
+    folded = [fold_batch_norms(net, example) for net in (small, dense)]
+    last = [copy.deepcopy(net).to(memory_format=torch.channels_last) for net in folded]
+    results: dict[str, object] = {"macs_ratio": macs_ratio, "n_images": INFERENCE_BATCH}
+    for name, nets, images in (
+        ("as_it_is", [small, dense], batch),
+        ("norms_folded", folded, batch),
+        ("norms_folded_channels_last", last, batch.to(memory_format=torch.channels_last)),
+    ):
+        pairs = [seconds_of_pair(nets, images, options.device, is_turned=bool(i % 2)) for i in range(INFERENCE_PAIRS)]
+        ratios = [theirs / ours for ours, theirs in pairs[2:]]  # the first warm up
+        quartiles = statistics.quantiles(ratios, n=4)
+        results[name] = {
+            "speed_up": statistics.median(ratios),
+            "quartiles": [quartiles[0], quartiles[2]],
+            "n_pairs": len(ratios),
+            "of_macs_ratio": statistics.median(ratios) * macs_ratio,
+            "cut_seconds": statistics.median(ours for ours, _ in pairs[2:]),
+            "dense_seconds": statistics.median(theirs for _, theirs in pairs[2:]),
+        }
+    return results
+
+
+def cut_and_dense(network: str, options: argparse.Namespace) -> tuple[nn.Module, nn.Module, float]:
+    """Return the network cut to half of its MACs, by a random score, the dense one, and the share of MACs kept."""
     config = configuration(network, 0, options)
     gates = dataclasses.replace(config.gates, round_to=8, streams=True)
     state = start(dataclasses.replace(config, gates=gates), data=images(options), device=options.device)
     assert state.pressure is not None
     score = torch.rand(state.gated.n_gates, generator=torch.Generator().manual_seed(0))
     kept = state.pressure.settle(score).kept_V
-    masks = {name: kept[place] for name, place in state.gated.group_slices.items()}
-    state.gated.freeze(masks)
-    small = extract(state.gated).eval()
-    dense = state.gated.network.eval()
-    batch = torch.randn(INFERENCE_BATCH, 3, 32, 32, device=options.device)
-    if options.channels_last:
-        small, dense = (net.to(memory_format=torch.channels_last) for net in (small, dense))
-        batch = batch.to(memory_format=torch.channels_last)
-    seconds: dict[str, list[float]] = {"small": [], "dense": []}
-    with torch.no_grad():
-        for repeat in range(7):
-            for name, net in (("small", small), ("dense", dense)):
-                began = time.perf_counter()
-                net(batch)
-                if options.device != "cpu":
-                    torch.cuda.synchronize()
-                if repeat:  # the first warms up
-                    seconds[name].append(time.perf_counter() - began)
-    macs_ratio = state.pressure.kept_fraction(kept)
-    speed_up = statistics.median(seconds["dense"]) / statistics.median(seconds["small"])
-    return {
-        "inference_macs_ratio": macs_ratio,
-        "inference_speed_up": speed_up,
-        "speed_up_over_macs": speed_up * macs_ratio,
-    }
+    state.gated.freeze({name: kept[place] for name, place in state.gated.group_slices.items()})
+    return extract(state.gated).eval(), state.gated.network.eval(), state.pressure.kept_fraction(kept)
+
+
+@torch.no_grad()
+def seconds_of_pair(nets: list[nn.Module], batch: Tensor, device: str, *, is_turned: bool) -> tuple[float, float]:
+    """Time one pass of each network, the second first where `is_turned`."""
+    seconds = [0.0, 0.0]
+    for i in (1, 0) if is_turned else (0, 1):
+        began = time.perf_counter()
+        nets[i](batch)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        seconds[i] = time.perf_counter() - began
+    return seconds[0], seconds[1]
 
 
 def memory_ratio(network: str, options: argparse.Namespace) -> float:
@@ -194,7 +220,7 @@ def images(options: argparse.Namespace) -> ImageData:
     generator = torch.Generator().manual_seed(0)
     n_train = options.steps_per_epoch * options.batch_size + 64
 
-    def part(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def part(n: int) -> tuple[Tensor, Tensor]:
         pixels = torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
         return pixels, torch.arange(n) % 10
 

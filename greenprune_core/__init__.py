@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from greenprune_core.cost import count_cost, estimate_energy, load_profile
     from greenprune_core.data import ImageData, load_data, register_data
     from greenprune_core.extract import extract, verify
+    from greenprune_core.fold import fold_batch_norms
     from greenprune_core.gates import GatedNetwork, attach_gates
     from greenprune_core.networks import build_network, register_network
     from greenprune_core.one_pass import OnePassResult, train_one_pass
@@ -29,6 +30,7 @@ __all__ = [
     "estimate_energy",
     "export_subnetwork",
     "extract",
+    "fold_batch_norms",
     "load_data",
     "load_profile",
     "load_subnetwork",
@@ -44,6 +46,7 @@ _HOME = {
     "cost": ("count_cost", "estimate_energy", "load_profile"),
     "data": ("ImageData", "load_data", "register_data"),
     "extract": ("extract", "verify"),
+    "fold": ("fold_batch_norms",),
     "gates": ("GatedNetwork", "attach_gates"),
     "networks": ("build_network", "register_network"),
     "one_pass": ("OnePassResult", "train_one_pass"),

@@ -30,7 +30,9 @@ def extract(gated: GatedNetwork, masks: Mapping[str, Tensor] | None = None, *, r
 
     The result is a torch.fx.GraphModule of torch.nn layers without gates: it pickles, exports and trains where this
     package is not installed. Weights are copies. The gated network is left frozen at the masks that were cut by, so
-    that `verify` and `slice_like` compare like with like.
+    that `verify` and `slice_like` compare like with like. It takes any batch size, and any image size that the network
+    takes, unless a whole group is closed whose readers do not lead to an addition: what they give then is folded at
+    the size of the example input.
 
     Args:
         gated: a frozen network, or any when `masks` are given.
@@ -51,6 +53,14 @@ def extract_with_map(
     if masks is None and gated.mode != "frozen":
         raise ConfigError(
             f"a network is cut by frozen masks, but its gates are {gated.mode}; call freeze() first or pass masks"
+        )
+    if not isinstance(round_to, int) or round_to < 1:
+        raise ConfigError(
+            f"round_to needs a whole number of at least 1, but got {round_to!r}; 8 is what hardware likes"
+        )
+    if masks is not None and not isinstance(masks, Mapping):
+        raise ConfigError(
+            f"masks are a dictionary from group to mask, but got {type(masks).__name__}; see GatedNetwork.groups"
         )
     chosen = dict(gated.masks if masks is None else masks)
     flat = gated.flatten_masks(chosen)
@@ -96,7 +106,8 @@ def slice_like(gated: GatedNetwork, static: nn.Module, tensors: Mapping[str, Ten
     Args:
         gated: the network that was cut, frozen at the same masks.
         static: what `extract` made of it.
-        tensors: by parameter name in the gated network; each of its parameter's shape, or without axes (a step count).
+        tensors: by parameter name in the gated network; each of its parameter's shape, without axes (a step count), or
+            with axes of size 1, over which it sums (Adafactor's variances: those stay sums over what was cut away too).
 
     Returns:
         Sliced copies by parameter name in the static network; what belongs to gates or to removed layers is left out.
@@ -106,16 +117,21 @@ def slice_like(gated: GatedNetwork, static: nn.Module, tensors: Mapping[str, Ten
     """
     slices = extract_slices(gated)
     kept = {}
-    for name, parameter in static.named_parameters():
+    for name, _ in static.named_parameters():
         source = tensors.get(NETWORK_PREFIX + name, tensors.get(name))
         if source is None:
             continue
-        sliced = take(source, slices[name]) if source.dim() else source.clone()
-        if source.dim() and sliced.shape != parameter.shape:
+        dense = gated.network.get_parameter(name).shape
+        fits = source.dim() in (0, len(dense)) and all(
+            size in (1, whole) for size, whole in zip(source.shape, dense, strict=False)
+        )
+        if not fits:
             raise ConfigError(
-                f"a tensor that is carried over has its parameter's shape, but for {name} got {tuple(source.shape)}, "
-                f"cut to {tuple(sliced.shape)} instead of {tuple(parameter.shape)}; was the network frozen anew?"
+                f"a tensor that is carried over has its parameter's shape, but for {name} got {tuple(source.shape)} "
+                f"instead of {tuple(dense)}; pass it as the optimiser keeps it"
             )
+        pairs = tuple((axis, kept) for axis, kept in slices[name] if source.dim() and source.shape[axis] == dense[axis])
+        sliced = take(source, pairs)
         kept[name] = sliced
     return kept
 
@@ -153,6 +169,11 @@ def verify(gated: GatedNetwork, static: nn.Module, inputs: Tensor, tolerance: fl
     expected, got = _evaluate(gated, inputs), _evaluate(static, inputs)
     if expected.shape != got.shape:
         raise VerificationError(f"cut outputs have shape {tuple(expected.shape)}, but got {tuple(got.shape)}")
+    if not bool(expected.isfinite().all()):
+        raise VerificationError(
+            "a comparison needs finite outputs, but the frozen network itself gives some that are not; look for NaN in "
+            "the inputs or the weights"
+        )
     difference = float((expected - got).abs().max())
     scale = float(expected.abs().max())
     if not difference <= tolerance * max(scale, torch.finfo(expected.dtype).tiny):

@@ -18,6 +18,11 @@ _BY_NAME: dict[str, Any] = {
     for name, kind in vars(torch.optim).items()
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
 }
+_UNFIT = {
+    "lbfgs": "evaluates a batch several times in one step and knows no parameter groups",
+    "muon": "updates matrices only, and a network has biases and convolutions",
+    "sparseadam": "takes sparse gradients only",
+}
 
 
 def build_optimiser(
@@ -31,9 +36,11 @@ def build_optimiser(
         ConfigError: torch.optim has no such optimiser, or it does not take these settings.
     """
     kind = _BY_NAME.get(config.name)
-    if kind is None:
+    if kind is None or config.name in _UNFIT:
+        why = f", which {_UNFIT[config.name]}" if config.name in _UNFIT else ""
+        known = ", ".join(name for name in _BY_NAME if name not in _UNFIT)
         raise ConfigError(
-            f"an optimiser is one of torch.optim in lower case, but got {config.name!r}; one of {', '.join(_BY_NAME)}"
+            f"an optimiser is one of torch.optim in lower case, but got {config.name!r}{why}; one of {known}"
         )
     gates = {id(parameter) for parameter in gate_parameters}
     weights = [

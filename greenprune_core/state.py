@@ -4,6 +4,7 @@ Randomness needs no saving: each step draws from generators seeded by (seed, epo
 on anywhere, also on another machine.
 """
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -150,7 +151,7 @@ class TrainingState:
         self.masks = saved["masks"]
         if self.masks is not None:
             self.gated.freeze(self.masks)
-        elif plain["phase"] == "select":
+        elif plain["phase"] in ("select", "freeze") and self.pressure is not None:
             self.gated.release_gates()
         if plain["is_cut"]:
             self.become_cut(extract(self.gated))
@@ -183,7 +184,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         UnsupportedNetworkError: nothing in the network can be gated.
         ConfigError: the budget leaves no room for the floors.
     """
-    network = network.to(device)
+    network = copy.deepcopy(network).to(device)  # .to() would move the caller's own
     example = example_images(data, device)
     dense_cost = count_cost(network, example)
     gates = config.gates

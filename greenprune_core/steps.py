@@ -95,7 +95,7 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
     ):
         terms = {"task": _task(state, images, labels)}
     pressed = None
-    kept, target = torch.ones(()), 1.0
+    kept, target = torch.ones((), dtype=torch.float64), 1.0  # sums in float32 would differ after a resume
     if state.phase == "select" and state.pressure is not None:
         pressed = state.pressure.terms(state.gated, state.progress, state.step)
         terms |= {"budget": pressed.budget, "polar": pressed.polar}

@@ -1,6 +1,7 @@
 """A dense network's cost as terms: how much of it falls with which gates."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ Price = Callable[[OperatorCost], float]
 """Price of one operator, linear in its counts."""
 
 _OPEN: Gates = ()
+
+_MOST_WAYS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,23 +55,40 @@ def operator_terms(structure: ChannelStructure, price: Price) -> list[Term]:
 
 
 def parameter_terms(structure: ChannelStructure) -> list[Term]:
-    """Split the number of parameters in the same way; shared ones count once, at their first use."""
+    """Split the number of parameters in the same way; shared ones count once, as long as one of their users runs."""
     sides = _Sides(structure)
-    seen: set[int] = set()
-    terms = []
+    users: dict[int, list[fx.Node]] = {}
     for node in structure.graph.graph.nodes:
-        outputs, branches = sides.of(node), sides.branches(node)
         for parameter in _parameters(structure.graph, node):
-            if id(parameter) in seen:
+            users.setdefault(id(parameter), []).append(node)
+    terms: list[Term] = []
+    for node in structure.graph.graph.nodes:
+        outputs = sides.of(node)
+        for parameter in _parameters(structure.graph, node):
+            if users[id(parameter)][0] is not node:
                 continue
-            seen.add(id(parameter))
             module = structure.graph.get_submodule(str(node.target)) if node.op == "call_module" else None
             if module is not None and parameter is getattr(module, "weight", None) and _mixes_channels(module):
                 one, other = sides.of_source(node), outputs
             else:
                 one, other = _OPEN if parameter.numel() % max(len(outputs), 1) else outputs, _OPEN
-            terms.append(Term(float(parameter.numel()), one, other, branches))
+            for sign, branches in _while_any(tuple(sides.branches(user) for user in users[id(parameter)])):
+                terms.append(Term(float(sign * parameter.numel()), one, other, branches))
     return terms
+
+
+def _while_any(ways: tuple[Gates, ...]) -> Iterator[tuple[int, Gates]]:
+    """Write "at least one of these sets of branches is open" as a signed sum of products (inclusion and exclusion).
+
+    Beyond `_MOST_WAYS` sets the parameter counts as always there: the sum has 2^n parts.
+    """
+    ways = tuple(dict.fromkeys(ways))
+    if () in ways or len(ways) > _MOST_WAYS:
+        yield 1, ()
+        return
+    for n in range(1, len(ways) + 1):
+        for some in itertools.combinations(ways, n):
+            yield (-1) ** (n + 1), tuple(sorted({gate for way in some for gate in way}))
 
 
 class _Sides:

@@ -47,6 +47,9 @@ def attach_gates(
     values = _DEFAULTS | gate
     if not 0.5 < values["initial_open"] < 1:
         raise ConfigError(f"initial_open lies in (0.5, 1), but got {values['initial_open']}; 0.9 is usual")
+    for name, least in (("noise", 0), ("hidden", 1), ("floor", 1)):
+        if values[name] < least:
+            raise ConfigError(f"{name} needs at least {least}, but got {values[name]}; leave it out for the usual one")
     floor = values.pop("floor")
     make_gate = gate_maker(values.pop("family"), **values)
     structure = build_structure(network, example_input, granularity=granularity, ignore=ignore, streams=streams)

@@ -1,5 +1,6 @@
 """A network with gates: dense while they are open, gated while they are learnt, constant once frozen."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,10 +11,13 @@ from greenprune_core.errors import ConfigError
 from greenprune_core.gates.families import MakeGate
 from greenprune_core.gates.placement import place_gates
 from greenprune_core.gates.scale import Products
-from greenprune_core.graph import ChannelStructure
+from greenprune_core.graph import ChannelStructure, on_copy
 
 Mode = Literal["open", "dynamic", "frozen"]
 Masks = dict[str, Tensor]
+
+_OF_ONE_PASS = ("probabilities", "open_probability", "decision_mean", "decisions")
+"""What belongs to the last forward pass and its autograd graph: a copy starts without."""
 
 
 class GatedNetwork(nn.Module):
@@ -187,8 +191,13 @@ class GatedNetwork(nn.Module):
         if name not in self.groups:
             import difflib
 
-            near = ", ".join(difflib.get_close_matches(name, self.groups, n=3)) or ", ".join(list(self.groups)[:3])
+            near = ", ".join(difflib.get_close_matches(str(name), self.groups, n=3)) or ", ".join(list(self.groups)[:3])
             raise ConfigError(f"a mask belongs to a group of the network, but got {name!r}; near names: {near}")
+        if not isinstance(mask, Tensor):
+            raise ConfigError(
+                f"a mask is a tensor of bool, but that of {name!r} is of type {type(mask).__name__}; wrap it in "
+                "torch.tensor"
+            )
         if mask.shape != (self.groups[name],):
             raise ConfigError(
                 f"the mask of {name!r} has one entry per gate ({self.groups[name]}), but got shape "
@@ -203,6 +212,21 @@ class GatedNetwork(nn.Module):
         self.mode = mode
         for gate in self._group_gates.values():
             gate.is_frozen = mode == "frozen"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GatedNetwork":
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        own = {name: value for name, value in vars(self).items() if name not in ("structure", "_gated", *_OF_ONE_PASS)}
+        vars(twin).update(copy.deepcopy(own, memo))
+        twin.structure = on_copy(self.structure, twin.network)
+        twin._link()
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ConfigError(
+            "a gated network is stored by its state_dict(), but it was pickled; store that and attach gates again, or "
+            "extract() first: what it returns pickles"
+        )
 
     def _link(self) -> None:
         """Build the gated graph over the shared layers; kept out of the registered modules, whose names it repeats."""

@@ -2,7 +2,7 @@
 
 from greenprune_core.graph.branches import Branch, find_branches
 from greenprune_core.graph.coupling import Coupling, couple
-from greenprune_core.graph.structure import ChannelStructure, NodeChannels, build_structure
+from greenprune_core.graph.structure import ChannelStructure, NodeChannels, build_structure, on_copy
 from greenprune_core.graph.trace import trace
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "build_structure",
     "couple",
     "find_branches",
+    "on_copy",
     "trace",
 ]

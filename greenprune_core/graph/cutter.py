@@ -1,5 +1,6 @@
 """A copy of a dense graph while it is being cut: what is dead, what is constant, what of each tensor stays."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ from greenprune_core.graph.flow import parameter_of, tensor_inputs
 from greenprune_core.graph.labels import varying_axes
 from greenprune_core.graph.resize import Pairs, kept_positions, resize
 from greenprune_core.graph.structure import ChannelStructure
+from greenprune_core.graph.trace import ADDITIONS, is_tensor
+
+_BY_CHANNEL = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU),
+    *(nn.Hardswish, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Mish, nn.PReLU),
+)
+"""Layers that give one value per channel where they are given one."""
 
 Slices = dict[str, Pairs]
 BoolArray = NDArray[np.bool_]
@@ -31,6 +39,7 @@ class Cutter:
         self._extra: dict[str, Tensor] = {}
         self._folded: dict[str, tuple[Tensor, Pairs]] = {}
         self._constants: set[fx.Node] = set()
+        self._spread: set[fx.Node] = set()
 
     def kept(self, node: fx.Node) -> BoolArray | None:
         """Tell for each channel of a dense node's value whether it stays; None if it has no channels."""
@@ -120,6 +129,8 @@ class Cutter:
         kept_array = self.kept(node)
         assert kept_array is not None
         kept = kept_positions(kept_array, axis - 1, shape[axis])
+        if self._is_spread_by_additions(copy):
+            shape[1:] = [1] * (len(shape) - 1)  # so that the cut network takes images of any size
         shape[axis] = len(kept)
         image = next(n for n in self.graph.nodes if n.op == "placeholder")
         with self.graph.inserting_before(copy):
@@ -136,6 +147,26 @@ class Cutter:
                 )
                 constant = self.graph.call_function(torch.add, (constant, bias))
         self.replace(node, constant)
+
+    def _is_spread_by_additions(self, constant: fx.Node) -> bool:
+        """Tell whether one value per channel is enough: norms and activations lead to additions with whole tensors."""
+        path, readers = {constant}, [(constant, user) for user in constant.users]
+        while readers:
+            source, reader = readers.pop()
+            if reader.target in ADDITIONS:
+                others = [n for n in reader.all_input_nodes if n is not source]
+                in_place = reader.target in (operator.iadd, "add_") and reader.args[0] is source
+                if in_place or len(others) != 1 or not is_tensor(others[0]) or others[0] in self._spread | path:
+                    return False
+                if others[0].meta["shape"] != reader.meta["shape"]:
+                    return False
+            elif reader.op == "call_module" and type(self.dense.get_submodule(str(reader.target))) in _BY_CHANNEL:
+                path.add(reader)
+                readers.extend((reader, user) for user in reader.users)
+            else:
+                return False
+        self._spread |= path
+        return True
 
     def _cut_parameter(self, node: fx.Node) -> tuple[Tensor, Pairs]:
         value = parameter_of(self.dense, node)

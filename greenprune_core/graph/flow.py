@@ -80,6 +80,11 @@ def unknown(flow: Flow, node: fx.Node) -> Worn:
     return opened(flow, node, f"read by {kind_of(flow, node)}, which is not in the table of operations")
 
 
+def unfollowed(flow: Flow, node: fx.Node) -> Worn:
+    """Keep all channels open that a known operation reads in a way that labels cannot be carried through."""
+    return opened(flow, node, f"read by {kind_of(flow, node)} in a layout that is not followed")
+
+
 def opened(flow: Flow, node: fx.Node, reason: str) -> Worn:
     """Keep all channels open that a node reads, and let its value wear one open label."""
     for source in tensor_inputs(node):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from greenprune_core.graph.flow import Flow, Worn, tensor_inputs, unknown
+from greenprune_core.graph.flow import Flow, Worn, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, shrink, spread
 from greenprune_core.graph.trace import is_tensor
 
@@ -62,7 +62,7 @@ def expands(flow: Flow, node: fx.Node) -> Worn:
     """Carry labels through an expansion: the array broadcasts already."""
     sources = tensor_inputs(node)
     if len(sources) != 1 or len(sources[0].meta["shape"]) != len(node.meta["shape"]):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     return flow.array(sources[0])
 
 
@@ -72,11 +72,11 @@ def reduces(flow: Flow, node: fx.Node) -> Worn:
     array = flow.array(source)
     dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     if not is_tensor(node) or dims is None:
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     n_axes = len(source.meta["shape"])
     axes = sorted({d % n_axes for d in ([dims] if isinstance(dims, int) else dims)})
     if 0 in axes or any(array.shape[axis - 1] > 1 for axis in axes):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     if len(node.meta["shape"]) == n_axes:
         return array
     return np.squeeze(array, axis=tuple(axis - 1 for axis in axes))
@@ -91,9 +91,9 @@ def axis_of(node: fx.Node, dim: Any) -> int:
 def _moved_or_unknown(flow: Flow, node: fx.Node) -> Worn:
     sources = tensor_inputs(node)
     if len(sources) != 1 or not is_tensor(sources[0]):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     moved = move(node, flow.array(sources[0]))
-    return unknown(flow, node) if moved is None else moved
+    return unfollowed(flow, node) if moved is None else moved
 
 
 def _name(node: fx.Node) -> str:

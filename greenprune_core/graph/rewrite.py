@@ -14,7 +14,7 @@ from greenprune_core.graph.labels import shrink, varying_axes
 from greenprune_core.graph.trace import is_tensor
 
 _SPLITS = ("chunk", "split")
-_RESHAPES = ("view", "reshape", "unflatten")
+_RESHAPES = ("view", "reshape", "unflatten", "expand")
 _OTHER_LAYOUT = ("flatten", "permute", "transpose", "swapaxes", "unsqueeze", "squeeze", "contiguous", "getitem")
 
 
@@ -27,7 +27,7 @@ def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
         _shrink_padding(cutter, node)
     elif name in _SPLITS and _is_cut(cutter, tensor_inputs(node)[0]):
         _resize_parts(cutter, node)
-    elif is_tensor(node) and name in (*_RESHAPES, *_OTHER_LAYOUT):
+    elif is_tensor(node) and name in (*_RESHAPES, *_OTHER_LAYOUT) and tensor_inputs(node):
         source = tensor_inputs(node)[0]
         if not is_tensor(source) or not _is_cut(cutter, source) or cutter.kept(node) is None:
             return
@@ -79,13 +79,11 @@ def _take_kept(cutter: Cutter, node: fx.Node) -> None:
     source = tensor_inputs(node)[0]
     kept = cutter.kept(source)
     assert kept is not None
-    index: Any = node.args[1]
-    index = list(index if isinstance(index, tuple) else (index,))
     (axis,) = varying_axes(kept) or (0,)
-    place = axis + 1
-    if len(index) <= place or index[place] == slice(None) or None in index or Ellipsis in index:
+    index, place = _written_out(node.args[1], axis + 1, len(source.meta["shape"]))
+    if place is None or index[place] == slice(None):
         return
-    positions = np.arange(source.meta["shape"][place])[index[place]]
+    positions = np.arange(source.meta["shape"][axis + 1])[index[place]]
     before = np.cumsum(kept.reshape(-1)) - 1
     order = [int(before[p]) for p in np.atleast_1d(positions) if kept.reshape(-1)[p]]
     if isinstance(index[place], int):
@@ -97,8 +95,19 @@ def _take_kept(cutter: Cutter, node: fx.Node) -> None:
     cutter.copies[node].args = (cutter.copies[node].args[0], tuple(index))
 
 
+def _written_out(index: Any, axis: int, n_axes: int) -> tuple[list[Any], int | None]:
+    """Return an index without `...`, and the place in it of the entry for one axis of the source (None: not there)."""
+    parts = index if isinstance(index, tuple) else (index,)
+    n_named = sum(part is not None and part is not Ellipsis for part in parts)
+    written: list[Any] = []
+    for part in parts:
+        written.extend([slice(None)] * (n_axes - n_named) if part is Ellipsis else [part])
+    places = [place for place, part in enumerate(written) if part is not None]
+    return written, places[axis] if axis < len(places) else None
+
+
 def _resize_shape(cutter: Cutter, node: fx.Node) -> None:
-    """Write the number of kept channels into the sizes of a view or reshape."""
+    """Write the number of kept channels into the sizes of a view, reshape or expansion."""
     copy = cutter.copies[node]
     kept = cutter.kept(node)
     assert kept is not None

@@ -6,7 +6,7 @@ import numpy as np
 from torch import fx
 
 from greenprune_core.graph import layout
-from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_inputs, unknown
+from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, along, spread, varying_axes
 from greenprune_core.graph.trace import ADDITIONS, is_tensor
 
@@ -20,7 +20,7 @@ def passes(flow: Flow, node: fx.Node) -> Worn:
     """Pass on the labels of an element-wise operation with one tensor."""
     sources = tensor_inputs(node)
     if len(sources) != 1 or not is_tensor(node):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     return flow.array(sources[0])
 
 
@@ -34,7 +34,7 @@ def per_channel(flow: Flow, node: fx.Node) -> Worn:
     assert isinstance(worn, np.ndarray)
     channels = along(worn, 0, n_channels)
     if channels is None:
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     flow.reads(node, channels)
     return worn
 
@@ -43,7 +43,7 @@ def pools(flow: Flow, node: fx.Node) -> Worn:
     """Pass on the labels through an operation over the spatial axes, which are all but the first after the batch."""
     worn = passes(flow, node)
     if not is_tensor(node) or not isinstance(worn, np.ndarray) or varying_axes(worn) not in ((), (0,)):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     return worn
 
 
@@ -53,7 +53,7 @@ def convolution(flow: Flow, node: fx.Node) -> Worn:
     array = flow.array(node.all_input_nodes[0])
     channels = along(array, 0, module.in_channels)
     if channels is None or len(node.all_input_nodes) != 1 or array.ndim != len(module.kernel_size) + 1:
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     flow.reads(node, channels)
     made = flow.outputs(node, (module.out_channels,) + (1,) * len(module.kernel_size))
     if module.groups == 1:
@@ -71,7 +71,7 @@ def linear(flow: Flow, node: fx.Node) -> Worn:
     array = flow.array(node.all_input_nodes[0])
     channels = along(array, array.ndim - 1, module.in_features)
     if channels is None or array.ndim < 1:
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     flow.reads(node, channels)
     flow.consumers.append(node)
     return flow.outputs(node, (1,) * (array.ndim - 1) + (module.out_features,))
@@ -82,9 +82,9 @@ def combines(flow: Flow, node: fx.Node) -> Worn:
     tensors = [n for n in node.all_input_nodes if is_tensor(n)]
     activations = [n for n in tensors if n.op != "get_attr"]
     if not is_tensor(node) or not activations or len(node.meta["shape"]) < 1:
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     if any(n.meta["shape"][:1] != node.meta["shape"][:1] for n in activations):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     if len(activations) == 1:
         worn = flow.array(activations[0])
         for parameter in tensors:
@@ -94,7 +94,7 @@ def combines(flow: Flow, node: fx.Node) -> Worn:
     first, second = activations[0], activations[-1]
     left, right = _aligned(flow, first, second), _aligned(flow, second, first)
     if left.ndim != right.ndim:
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     flow.labels.union(left, right)
     if node.target in ADDITIONS and len(varying_axes(left)) == len(varying_axes(right)) == 1:
         flow.labels.mark_stream(left)
@@ -132,7 +132,7 @@ def _wear_parameter(flow: Flow, parameter: fx.Node, worn: LabelArray, n_axes: in
     if cut.size == 1 and worn.size > 1:
         return
     flow.reads(parameter, cut.reshape(-1))
-    flow.worn[parameter] = cut
+    flow.worn[parameter] = cut.reshape(cut.shape[lead:])
 
 
 def joins(flow: Flow, node: fx.Node) -> Worn:
@@ -140,7 +140,7 @@ def joins(flow: Flow, node: fx.Node) -> Worn:
     parts = node.args[0] if node.args else node.kwargs["tensors"]
     axis = layout.axis_of(node, node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0))
     if axis < 1 or not isinstance(parts, (list, tuple)):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     arrays = []
     for part in parts:
         assert isinstance(part, fx.Node)
@@ -164,12 +164,12 @@ def pads(flow: Flow, node: fx.Node) -> Worn:
     array = flow.array(sources[0])
     n_axes = len(node.meta["shape"])
     if not all(isinstance(amount, int) for amount in amounts) or varying_axes(array) not in ((), (0,)):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     if len(amounts) <= 2 * (n_axes - 2):
         return array
     is_zero = (mode or node.kwargs.get("mode", "constant")) == "constant" and not (value or node.kwargs.get("value"))
     if not is_zero or len(amounts) > 2 * (n_axes - 1):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     rest = (1,) * (array.ndim - 1)
     before, after = (flow.labels.create((n, *rest), None) for n in amounts[-2:])
     own = np.broadcast_to(array, (sources[0].meta["shape"][1], *rest))
@@ -179,11 +179,11 @@ def pads(flow: Flow, node: fx.Node) -> Worn:
 def attends(flow: Flow, node: fx.Node) -> Worn:
     """Couple all channels of a head, in queries, keys and values: a head stays or goes as a whole."""
     if len(node.args) != 3 or node.kwargs or not is_tensor(node):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     arrays = [_by_head(flow, operand) for operand in node.args if isinstance(operand, fx.Node)]
     first = arrays[0]
     if first is None or any(array is None or len(array) != len(first) for array in arrays):
-        return unknown(flow, node)
+        return unfollowed(flow, node)
     for array in arrays:
         assert array is not None
         flow.labels.union(first[:, :1, :1], array)
@@ -199,4 +199,4 @@ def _by_head(flow: Flow, operand: fx.Node) -> LabelArray | None:
 
 def shape_query(flow: Flow, node: fx.Node) -> Worn:
     """A shape or a type is no activation."""
-    return None if node.meta["shape"] is None else unknown(flow, node)
+    return None if node.meta["shape"] is None else unfollowed(flow, node)

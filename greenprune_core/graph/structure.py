@@ -1,5 +1,6 @@
 """The channel structure of a network: which gate decides on which channel of which node."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -108,6 +109,35 @@ def build_structure(
     )
 
 
+def on_copy(structure: ChannelStructure, graph: fx.GraphModule) -> ChannelStructure:
+    """Return the same structure for a deep copy of its graph: it is keyed by nodes, and a copy has its own."""
+    twins = dict(zip(structure.graph.graph.nodes, graph.graph.nodes, strict=True))
+    for node, twin in twins.items():
+        twin.meta = dict(node.meta)
+    coupling = structure.coupling
+    return dataclasses.replace(
+        structure,
+        graph=graph,
+        coupling=dataclasses.replace(
+            coupling,
+            channels={twins[node]: array for node, array in coupling.channels.items()},
+            consumers=tuple(twins[node] for node in coupling.consumers),
+        ),
+        branches=tuple(_branch_on(branch, twins) for branch in structure.branches),
+    )
+
+
+def _branch_on(branch: Branch, twins: dict[fx.Node, fx.Node]) -> Branch:
+    return Branch(
+        name=branch.name,
+        addition=twins[branch.addition],
+        branch=twins[branch.branch],
+        shortcut=twins[branch.shortcut],
+        entry=twins[branch.entry],
+        inside=frozenset(twins[node] for node in branch.inside),
+    )
+
+
 def without_gates(coupling: Coupling) -> Coupling:
     """Leave every channel open: for gates on residual branches only."""
     return Coupling(
@@ -152,6 +182,8 @@ def _channel_vector(node: fx.Node, coupling: Coupling) -> Tensor | None:
 
 
 def _check_ignored(network: nn.Module, ignore: Sequence[str]) -> None:
+    if isinstance(ignore, str):
+        raise ConfigError(f"ignore is a list of names of layers, but got the text {ignore!r}; write [{ignore!r}]")
     names = {name for name, _ in network.named_modules()}
     for name in ignore:
         if name not in names:

@@ -22,6 +22,15 @@ _DROPOUTS: dict[Any, type[nn.Module]] = {
 }
 
 
+_WRAPPERS = {
+    "OptimizedModule": "its ._orig_mod, and compile the gated network",
+    "DataParallel": "its .module",
+    "DistributedDataParallel": "its .module",
+}
+_DYNAMIC = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive")
+"""Operations whose output is as long as the data say."""
+
+
 def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     """Trace a deep copy of a network; the given one is left as it was.
 
@@ -36,6 +45,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
         UnsupportedNetworkError: the control flow depends on the data, or the network takes several inputs.
         ConfigError: the example input has the wrong type, shape or dtype.
     """
+    _check_eager(network)
     _check_example(network, example_input)
     clone = copy.deepcopy(network)
     modes = {name: module.training for name, module in clone.named_modules()}
@@ -44,7 +54,9 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     traced = _trace_graph(clone)
     _replace_functional_dropout(traced)
     write_out_attention(traced)
+    _check_same(clone, traced, example_input)
     record_shapes(traced, example_input)
+    _check_shapes_are_fixed(traced)
     for name, module in traced.named_modules():
         module.training = modes.get(name, network.training)
     return traced
@@ -87,6 +99,13 @@ class _Tracer(fx.Tracer):
         return super().is_leaf_module(m, module_qualified_name)
 
 
+def _check_eager(network: nn.Module) -> None:
+    kind = type(network).__name__
+    inner = "the module that was scripted" if isinstance(network, torch.jit.ScriptModule) else _WRAPPERS.get(kind)
+    if inner is not None:
+        raise UnsupportedNetworkError(f"a network is traced before it is wrapped, but got {kind}; pass {inner}")
+
+
 def _check_example(network: nn.Module, example_input: Tensor) -> None:
     if not isinstance(example_input, Tensor):
         raise ConfigError(
@@ -114,7 +133,7 @@ def _run_once(network: nn.Module, example_input: Tensor) -> None:
     try:
         with torch.no_grad():
             output = network(example_input.clone())
-    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         raise ConfigError(
             f"the network runs on the example input, but with shape {tuple(example_input.shape)} and dtype "
             f"{example_input.dtype} it raised {type(error).__name__}: {_first_line(error)}; pass an example of the "
@@ -131,7 +150,7 @@ def _trace_graph(network: nn.Module) -> fx.GraphModule:
     name = type(network).__name__
     try:
         graph = _Tracer().trace(network)
-    except (TraceError, TypeError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
+    except (TraceError, TypeError, RuntimeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         raise UnsupportedNetworkError(
             f"the control flow and the shapes of a network do not depend on its data, but tracing {name} stopped with: "
             f"{_first_line(error)}; move that decision out of forward"
@@ -147,6 +166,50 @@ def _trace_graph(network: nn.Module) -> fx.GraphModule:
         extra.replace_all_uses_with(default)
         graph.erase_node(extra)
     return fx.GraphModule(network, graph, class_name=name)
+
+
+def _check_shapes_are_fixed(traced: fx.GraphModule) -> None:
+    for node in traced.graph.nodes:
+        name = str(getattr(node.target, "__name__", node.target))
+        if node.op not in ("call_function", "call_method"):
+            continue
+        if name in _DYNAMIC or (name == "getitem" and _is_chosen_by_data(node.args[1])):
+            raise UnsupportedNetworkError(
+                f"shapes in a network do not depend on its data, but {name} ({node.name}) makes one that does; "
+                "multiply by a mask instead, or move it out of forward"
+            )
+
+
+def _is_chosen_by_data(index: Any) -> bool:
+    """Tell whether an index holds a mask, or a slice that ends at a number which a tensor holds."""
+    for part in index if isinstance(index, tuple | list) else (index,):
+        if isinstance(part, fx.Node) and is_tensor(part) and part.meta["dtype"] == torch.bool:
+            return True
+        ends = (part.start, part.stop, part.step) if isinstance(part, slice) else ()
+        if any(isinstance(end, fx.Node) and is_tensor(end) for end in ends):
+            return True
+    return False
+
+
+@torch.no_grad()
+def _check_same(network: nn.Module, traced: fx.GraphModule, example_input: Tensor) -> None:
+    """Refuse a graph that is not the network: hooks on the network itself, numbers that Python draws in forward."""
+    outputs = []
+    devices = [example_input.device] if example_input.device.type == "cuda" else []
+    for one in (network, traced):
+        with torch.random.fork_rng(devices=devices):  # a dropout that is always on draws the same twice
+            outputs.append(one.eval()(example_input.clone()).double())
+    expected, got = outputs
+    scale = float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
+    precision = torch.finfo(next(p.dtype for p in network.parameters() if p.is_floating_point())).eps
+    is_same = expected.shape == got.shape and torch.allclose(
+        got, expected, rtol=0, atol=scale * precision**0.5, equal_nan=True
+    )
+    if not is_same:
+        raise UnsupportedNetworkError(
+            f"a network answers alike when it is traced, but {type(network).__name__} does not; hooks on the network "
+            "itself and numbers that forward draws outside of torch are not followed: move them into layers"
+        )
 
 
 def _replace_functional_dropout(traced: fx.GraphModule) -> None:

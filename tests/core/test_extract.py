@@ -17,6 +17,7 @@ from greenprune_core.extract import extract, extract_with_map, round_masks, slic
 from greenprune_core.gates import GatedNetwork, attach_gates
 
 SMALL = ("cifar_resnet8", "mixed", "plain", "tiny_vit")
+CIFAR = ("cifar_resnet20", "cifar_resnet56", "cifar_vgg11", "cifar_vgg13", "cifar_vgg16", "cifar_vgg19")
 WITHOUT_BRANCHES = ("mixed", "plain", "vgg16_bn", "densenet121", "googlenet", "shufflenet_v2_x1_0")
 BROKEN_BY_ONE_GROUP = ("plain", "vgg16_bn")
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -33,45 +34,61 @@ def gated_case(name: str, granularity: str, dtype: torch.dtype, side: int = 64) 
     return attach_gates(network.to(dtype), images[:1].to(dtype), granularity), images.to(dtype)  # type: ignore[arg-type]
 
 
-def check_exact(network: nn.Module, name: str, granularity: str, images: Tensor) -> None:
-    gated = attach_gates(network, images[:1], granularity)  # type: ignore[arg-type]
+def granularities(name: str) -> tuple[str, ...]:
+    is_plain = name in WITHOUT_BRANCHES or name.startswith("cifar_vgg")
+    return ("channel",) if is_plain else ("channel", "layer", "both")
+
+
+def check_exact(gated: GatedNetwork, name: str, images: Tensor) -> None:
+    """Cut by every kind of mask; the gates are left frozen."""
+    gated.open_gates()
     dense = gated(images)
     assert dense.std(0).max() > 1e-4 * dense.abs().max(), "outputs that do not depend on the image prove nothing"
     dense_size = sum(p.numel() for p in gated.network.parameters())
+    has_channels = set(gated.structure.kinds.values()) != {"branch"}
     for kind in MASK_KINDS:
-        if kind == "one group closed" and granularity == "layer":
+        if kind == "one group closed" and not has_channels:
             continue
         masks = make_masks(gated, kind)
-        if kind == "one group closed" and name in BROKEN_BY_ONE_GROUP:
+        if kind == "one group closed" and (name in BROKEN_BY_ONE_GROUP or name.startswith("cifar_vgg")):
             with pytest.raises(ConfigError, match="needs a path"):
                 extract(gated, masks)
             continue
         static = extract(gated, masks)
         verify(gated, static, images, TOLERANCES[images.dtype])
         size = sum(p.numel() for p in static.parameters())
-        if kind in ("one left per group", "random halves") and granularity != "layer":
+        if kind in ("one left per group", "random halves") and has_channels:
             assert size < dense_size
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def check_exact_in_both_precisions(name: str, granularity: str, network: nn.Module, images: Tensor) -> None:
+    """Trace and gate once for both; float64 is the strict one, where nothing but rounding may differ."""
+    gated = attach_gates(network, images[:1], granularity)  # type: ignore[arg-type]
+    check_exact(gated, name, images)
+    check_exact(gated.double(), name, images.double())
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("granularity", ["channel", "layer", "both"])
-def test_cutting_small_networks_is_exact(name: str, granularity: str, dtype: torch.dtype) -> None:
-    if granularity == "layer" and name in WITHOUT_BRANCHES:
+def test_cutting_small_networks_is_exact(name: str, granularity: str) -> None:
+    if granularity not in granularities(name):
         pytest.skip("has no residual branch")
+    check_exact_in_both_precisions(name, granularity, *lively(name))
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_cutting_networks_for_small_images_is_exact(name: str) -> None:
     network, images = lively(name)
-    check_exact(network.to(dtype), name, granularity, images.to(dtype))
+    for granularity in granularities(name):
+        check_exact_in_both_precisions(name, granularity, network, images)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_cutting_torchvision_networks_is_exact(name: str) -> None:
-    """In every granularity, and with all of its gates also in float64, where only rounding could differ less."""
     network, images = lively(name)
-    granularities = ("channel",) if name in WITHOUT_BRANCHES else ("channel", "layer", "both")
-    for granularity in granularities:
-        check_exact(network, name, granularity, images)
-    check_exact(network.double(), name, granularities[-1], images_for(name, torch.float64, side=32))
+    for granularity in granularities(name):
+        check_exact_in_both_precisions(name, granularity, network, images)
 
 
 def check_gradient_step(name: str, granularity: str, kind: str) -> None:
@@ -103,13 +120,21 @@ def check_gradient_step(name: str, granularity: str, kind: str) -> None:
     [(name, kind) for name in SMALL for kind in MASK_KINDS if (name, kind) != ("plain", "one group closed")],
 )
 def test_a_gradient_step_of_the_cut_network_is_that_of_the_frozen_one(name: str, kind: str) -> None:
-    check_gradient_step(name, "channel" if name in WITHOUT_BRANCHES else "both", kind)
+    check_gradient_step(name, granularities(name)[-1], kind)
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_a_gradient_step_of_cut_networks_for_small_images_is_that_of_the_frozen_one(name: str) -> None:
+    for kind in ("random halves", "branches closed"):
+        check_gradient_step(name, granularities(name)[-1], kind)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_a_gradient_step_of_cut_torchvision_networks_is_that_of_the_frozen_one(name: str) -> None:
-    check_gradient_step(name, "channel" if name in WITHOUT_BRANCHES else "both", "random halves")
+    check_gradient_step(name, granularities(name)[-1], "random halves")
+    if name not in WITHOUT_BRANCHES:
+        check_gradient_step(name, "layer", "branches closed")
 
 
 def test_a_fully_closed_group_leaves_only_the_bias_of_its_reader() -> None:
@@ -194,8 +219,17 @@ def test_momenta_go_over_the_cut_with_their_weights() -> None:
     for name, parameter in static.named_parameters():
         torch.testing.assert_close(kept[name], parameter.detach() * 3)
     assert slice_like(gated, static, {"network.conv.weight": torch.tensor(7.0)})["conv.weight"] == 7.0
-    with pytest.raises((ConfigError, IndexError)):
-        slice_like(gated, static, {"network.conv.weight": torch.zeros(1, 1, 1, 1)})
+    for wrong in (torch.zeros(2, 3, 3, 3), torch.zeros(4, 3, 3)):
+        with pytest.raises(ConfigError, match=r"its parameter's shape, but for conv\.weight got"):
+            slice_like(gated, static, {"network.conv.weight": wrong})
+
+
+def test_variances_by_row_and_column_go_over_the_cut_with_the_axes_that_they_have() -> None:
+    gated, _ = gated_case("plain", "channel", torch.float32)
+    static = extract(gated, {"2": torch.tensor([True, False] * 4)})
+    rows, columns = torch.arange(8.0).reshape(8, 1, 1, 1), torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert slice_like(gated, static, {"network.2.weight": rows})["2.weight"].flatten().tolist() == [0, 2, 4, 6]
+    assert slice_like(gated, static, {"network.2.weight": columns})["2.weight"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_cut_network_shares_no_memory_with_the_gated_one() -> None:
@@ -256,12 +290,53 @@ def test_it_takes_other_batch_sizes_and_image_sizes() -> None:
     assert verify(gated, static, torch.randn(5, 3, 96, 80)) < 1e-3
 
 
+@pytest.mark.parametrize("name", ["cifar_resnet8", "resnet18"])
+def test_a_closed_group_beside_a_shortcut_binds_to_no_image_size(name: str) -> None:
+    gated, images = gated_case(name, "channel", torch.float64)
+    inner = [group for group, kind in gated.structure.kinds.items() if kind == "inner"]
+    static = extract(gated, {group: torch.zeros(gated.groups[group], dtype=torch.bool) for group in inner})
+    assert len(inner) > 2
+    for size in (images.shape[2], 32, 48):
+        verify(gated, static, torch.randn(2, 3, size, size, dtype=torch.float64), 1e-10)
+
+
 def test_an_unfrozen_network_is_not_cut() -> None:
     gated, images = gated_case("plain", "channel", torch.float32)
     with pytest.raises(ConfigError, match="call freeze"):
         extract(gated)
     with pytest.raises(ConfigError, match="call freeze"):
         verify(gated, gated.network, images)
+
+
+@pytest.mark.parametrize("round_to", [0, -1, 1.5, "8"])
+def test_a_rounding_that_would_be_ignored_is_refused(round_to: int) -> None:
+    gated, _ = gated_case("plain", "channel", torch.float32)
+    with pytest.raises(ConfigError, match="round_to needs a whole number of at least 1"):
+        extract(gated, make_masks(gated, "random halves"), round_to=round_to)
+
+
+def test_masks_that_are_no_dictionary_by_group_are_refused() -> None:
+    gated, _ = gated_case("plain", "channel", torch.float32)
+    with pytest.raises(ConfigError, match="masks are a dictionary from group to mask, but got list"):
+        extract(gated, [torch.ones(6)])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="belongs to a group of the network, but got 0"):
+        extract(gated, {0: torch.ones(6)})  # type: ignore[dict-item]
+
+
+def test_outputs_that_are_not_finite_are_not_blamed_on_the_cut() -> None:
+    gated, images = gated_case("plain", "channel", torch.float32)
+    static = extract(gated, make_masks(gated, "random halves"))
+    with pytest.raises(VerificationError, match="look for NaN in the inputs"):
+        verify(gated, static, images * float("nan"))
+
+
+def test_a_cut_network_can_be_gated_and_cut_again() -> None:
+    gated, images = gated_case("cifar_resnet8", "both", torch.float64)
+    once = extract(gated, make_masks(gated, "random halves")).eval()
+    again = attach_gates(once, images[:1], "both")
+    twice = extract(again, make_masks(again, "random halves", seed=3))
+    verify(again, twice, images, 1e-10)
+    assert sum(p.numel() for p in twice.parameters()) < sum(p.numel() for p in once.parameters())
 
 
 def test_a_wrong_cut_is_noticed() -> None:

@@ -1,11 +1,13 @@
 """Gates decide, repeat themselves at evaluation, can be frozen, and cost nothing while they are open."""
 
 import copy
+import pickle
 
 import pytest
 import torch
-from gated_cases import enliven, images_for, small
+from gated_cases import enliven, images_for, make_masks, small
 from torch import Tensor, nn
+from torch.nn import functional
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract, verify
@@ -177,6 +179,32 @@ def test_copies_and_conversions_keep_modes_together() -> None:
     assert bool((network.network.get_parameter("scale") != 0).all())
 
 
+def test_a_copy_after_a_training_step_is_cut_as_the_original_is() -> None:
+    network, images = gated("cifar_resnet8", "both")
+    network.train().release_gates()
+    functional.cross_entropy(network(images), torch.arange(len(images))).backward()
+    network.eval()
+    twin = copy.deepcopy(network)
+    masks = make_masks(network, "random halves")
+    cuts = [extract(one, masks) for one in (network, twin)]
+    for one, static in zip((network, twin), cuts, strict=True):
+        verify(one, static, images)
+    sizes = [{name: tuple(p.shape) for name, p in static.named_parameters()} for static in cuts]
+    assert sizes[0] == sizes[1]
+    assert sum(p.numel() for p in cuts[1].parameters()) < sum(p.numel() for p in twin.network.parameters())
+    before = cuts[0](images)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(extract(network, masks).eval()(images), before, rtol=0, atol=0)
+
+
+def test_a_gated_network_is_not_pickled_but_told_how_it_is_stored() -> None:
+    network, _ = gated("plain", "channel")
+    with pytest.raises(ConfigError, match=r"stored by its state_dict\(\)"):
+        pickle.dumps(network)
+
+
 def test_warm_up_runs_no_gate() -> None:
     network, images = gated()
     called: list[nn.Module] = []
@@ -211,6 +239,7 @@ def test_noise_is_set_for_all_gates_and_revived_gates_open() -> None:
         ({"0": torch.ones(5, dtype=torch.bool)}, r"one entry per gate \(6\), but got shape \(5,\)"),
         ({"0": torch.ones(0, dtype=torch.bool)}, r"one entry per gate \(6\), but got shape \(0,\)"),
         ({"0": torch.full((6,), 0.5)}, "True and False only"),
+        ({"0": [True] * 6}, "a tensor of bool, but that of '0' is of type list"),
     ],
 )
 def test_a_wrong_mask_is_named(masks: dict[str, Tensor], message: str) -> None:
@@ -227,6 +256,9 @@ def test_wrong_settings_of_gates_are_named() -> None:
         ({"family": "gumbel"}, "head, free, hard_concrete, but got 'gumbel'"),
         ({"initial_open": 0.5}, r"initial_open lies in \(0.5, 1\)"),
         ({"temperature": 1.0}, "but got 'temperature'"),
+        ({"noise": -0.1}, "noise needs at least 0, but got -0.1"),
+        ({"hidden": 0}, "hidden needs at least 1, but got 0"),
+        ({"floor": -1}, "floor needs at least 1, but got -1"),
     ):
         with pytest.raises(ConfigError, match=message):
             attach_gates(small("plain"), images, **settings)  # type: ignore[arg-type]

@@ -158,6 +158,8 @@ def test_ignored_layers_are_left_dense() -> None:
     assert structure.not_gated["b"] == "ignored on request"
     with pytest.raises(ConfigError, match="got 'bb'; near names: b"):
         build_structure(Residual(), IMAGE, ignore=["bb"])
+    with pytest.raises(ConfigError, match=r"but got the text 'b'; write \['b'\]"):
+        build_structure(Residual(), IMAGE, ignore="b")
 
 
 def test_a_branch_gate_needs_a_shortcut() -> None:
@@ -233,6 +235,56 @@ def test_a_network_with_control_flow_on_its_data_is_named() -> None:
 def test_a_wrong_example_input_is_named(example: Tensor, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_structure(Residual(), example)
+
+
+class _Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+
+class _Mask(_Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.b(x[x.sum(1) > 0])
+
+
+class _Slice(_Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x)[:, : x.argmax() + 8])
+
+
+class _Nonzero(_Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x))[torch.nonzero(x.sum(1)).flatten()]
+
+
+@pytest.mark.parametrize(("kind", "operation"), [(_Mask, "getitem"), (_Slice, "getitem"), (_Nonzero, "nonzero")])
+def test_a_shape_that_depends_on_the_data_is_named(kind: type[nn.Module], operation: str) -> None:
+    with pytest.raises(UnsupportedNetworkError, match=rf"but {operation} \({operation}\w*\) makes one that does"):
+        build_structure(kind(), torch.ones(2, 4))
+
+
+def test_a_wrapped_network_is_refused_with_the_way_to_the_inner_one() -> None:
+    for wrapped, way in ((nn.DataParallel(Residual()), r"\.module"), (torch.compile(Residual()), r"\._orig_mod")):
+        with pytest.raises(UnsupportedNetworkError, match=f"before it is wrapped, but got .*; pass its {way}"):
+            build_structure(wrapped, IMAGE)  # type: ignore[arg-type]
+
+
+def test_a_network_that_answers_otherwise_when_traced_is_refused() -> None:
+    network = Residual()
+    network.register_forward_hook(lambda module, inputs, output: output * 2)
+    with pytest.raises(UnsupportedNetworkError, match="Residual does not; hooks on the network itself"):
+        build_structure(network, IMAGE)
+
+
+def test_a_network_that_returns_a_dictionary_is_refused_with_the_way_out() -> None:
+    class Named(Residual):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(UnsupportedNetworkError, match=r"but got dict; wrap it so that it returns its logits"):
+        build_structure(Named(), IMAGE)
 
 
 def test_networks_without_weights_several_inputs_or_odd_outputs_are_refused() -> None:

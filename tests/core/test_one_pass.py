@@ -10,7 +10,18 @@ from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, Optimis
 from greenprune_core.cost import count_cost
 from greenprune_core.errors import ConfigError, TrainingError
 from greenprune_core.losses import task_loss
-from greenprune_core.one_pass import advance, finished, freeze, select, shrink, start, train_one_pass, warm_up
+from greenprune_core.one_pass import (
+    _PHASES,
+    advance,
+    finished,
+    freeze,
+    select,
+    shrink,
+    start,
+    train_one_pass,
+    warm_up,
+)
+from greenprune_core.optimisation import _BY_NAME
 from greenprune_core.state import example_images
 
 
@@ -82,6 +93,40 @@ def test_a_resumed_run_ends_bit_identical_before_and_after_the_cut(small_result,
         assert torch.equal(value, result.network.state_dict()[name]), name
     assert result.history == small_result.history
     assert result.train_macs == small_result.train_macs
+
+
+def step_by_step(state, n_calls=None):
+    """Call phase after phase, each for one step at most, and return the phases met."""
+    met = []
+    while state.phase != "done" and n_calls != len(met):
+        met.append(state.phase)
+        _PHASES[state.phase](state, min(state.step + 1, state.n_steps))
+    return met
+
+
+@pytest.mark.slow
+def test_a_run_saved_at_any_step_around_the_cut_ends_bit_identical(tmp_path):
+    """Also while the freeze waits, between freeze and cut, and in the epoch in which the cut is."""
+    config = changed(phases=dataclasses.replace(SMALL.phases, disagreement_limit=0.0), gates=GateConfig(), epochs=3)
+    state = start(config)
+    met = step_by_step(state)
+    whole = finished(state)
+    assert whole.freeze_report.n_waits > 1
+    cut = met.index("shrink")
+    places = [3, met.index("select"), met.index("freeze"), *range(cut - 1, cut + 3)]
+    assert {met[place] for place in places} == set(_PHASES)
+    for place in places:
+        state = start(config)
+        step_by_step(state, place)
+        state.save(tmp_path / "checkpoint.pt")
+        fresh = start(config)
+        fresh.load(tmp_path / "checkpoint.pt")
+        result = finished(advance(fresh, config.epochs))
+        assert result.history == whole.history, (place, met[place])
+        assert result.freeze_report == whole.freeze_report
+        assert result.train_macs == whole.train_macs
+        for name, value in whole.network.state_dict().items():
+            assert torch.equal(value, result.network.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
@@ -173,10 +218,40 @@ def test_the_cost_on_the_result_is_that_of_its_network(small_result):
     assert counted.macs == small_result.cost.macs
 
 
-@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+_OPTIMISERS = ["adafactor", "adagrad", "adadelta", "adam", "adamax", "asgd", "nadam", "radam", "rprop"]
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", *(pytest.param(n, marks=pytest.mark.slow) for n in _OPTIMISERS)])
 def test_other_optimisers_go_through_the_cut(name):
     config = changed(optimiser=OptimiserConfig(name=name, learning_rate=1e-3, batch_size=16), epochs=2)
     assert train_one_pass(config).cost.macs > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("lbfgs", "several times in one step"), ("muon", "matrices only"), ("sparseadam", "sparse")]
+)
+def test_optimisers_that_do_not_fit_are_refused_before_the_first_step(name, why):
+    with pytest.raises(ConfigError, match=f"got '{name}', which .*{why}.*; one of .*sgd"):
+        start(changed(optimiser=OptimiserConfig(name=name)))
+
+
+def test_all_of_torchs_optimisers_are_tried_or_refused():
+    assert sorted(_BY_NAME) == sorted([*_OPTIMISERS, "adamw", "rmsprop", "sgd", "lbfgs", "muon", "sparseadam"])
+
+
+def test_the_callers_network_stays_on_its_device_and_is_not_touched():
+    class Noting(torch.nn.Sequential):
+        moved = []
+
+        def _apply(self, *arguments):
+            Noting.moved.append(id(self))
+            return super()._apply(*arguments)
+
+    network = Noting(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten())
+    network.append(torch.nn.Linear(4 * 16, 10))
+    start(SMALL, network=network)
+    assert Noting.moved
+    assert id(network) not in Noting.moved
 
 
 def test_an_unknown_optimiser_is_refused_with_the_known_ones():

@@ -9,6 +9,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from greenprune_core.gates import GatedNetwork
 from greenprune_core.graph import find_branches
 from greenprune_core.networks.cifar_resnet import cifar_resnet
+from greenprune_core.networks.cifar_vgg import cifar_vgg
 
 MASK_KINDS = ("all open", "one left per group", "random halves", "one group closed", "branches closed")
 
@@ -82,9 +83,12 @@ class Plain(nn.Sequential):
 
 
 def small(name: str) -> nn.Module:
-    """Build one of this file's networks."""
-    if name == "cifar_resnet8":
-        return cifar_resnet(8, n_classes=5, in_channels=3, width=4)
+    """Build one of this file's networks, or a narrow one for small images."""
+    if name.startswith("cifar_resnet"):
+        return cifar_resnet(int(name.removeprefix("cifar_resnet")), n_classes=5, in_channels=3, width=4)
+    if name.startswith("cifar_vgg"):
+        depth = int(name.removeprefix("cifar_vgg"))
+        return cifar_vgg(depth, n_classes=5, in_channels=3, image_size=16, width=4)
     if name == "tiny_vit":
         network = VisionTransformer(16, 4, 2, 4, 32, 64, num_classes=5)
         nn.init.normal_(network.heads[0].weight)  # zero at the start

@@ -1,0 +1,51 @@
+"""Settings out of range are refused where they are made, with the value and the way out."""
+
+import math
+from typing import Any
+
+import pytest
+
+from greenprune_core.config import (
+    BudgetConfig,
+    DataConfig,
+    GateConfig,
+    LossConfig,
+    OptimiserConfig,
+    PhaseConfig,
+    TrialConfig,
+)
+from greenprune_core.errors import ConfigError
+
+CASES: list[tuple[Any, dict[str, Any], str]] = [
+    (BudgetConfig, {"target": 0.0}, r"in \(0, 1\], but got target=0.0; 0.5 keeps half"),
+    (BudgetConfig, {"target": 1.01}, "but got target=1.01"),
+    (BudgetConfig, {"target": -0.5}, "but got target=-0.5"),
+    (BudgetConfig, {"target": math.nan}, "but got target=nan"),
+    (PhaseConfig, {"warm_up": 0.4, "freeze_at": 0.4}, "0 <= warm_up < freeze_at <= 1.*start earlier or freeze later"),
+    (PhaseConfig, {"warm_up": -0.1}, "warm_up=-0.1"),
+    (PhaseConfig, {"freeze_at": 1.1, "freeze_latest": 1.1}, "freeze_at=1.1"),
+    (PhaseConfig, {"freeze_at": 0.5, "freeze_latest": 0.4}, "freeze_latest=0.4; set it to freeze_at"),
+    (PhaseConfig, {"freeze_latest": 1.2}, "freeze_latest=1.2"),
+    (PhaseConfig, {"ramp_share": 0.0}, "ramp_share=0.0; 1 ramps until the freeze"),
+    (PhaseConfig, {"ramp_share": 1.5}, "ramp_share=1.5"),
+    (PhaseConfig, {"polar_delay": 1.0}, "polar_delay=1.0"),
+    (PhaseConfig, {"polar_ramp": 1.5}, "polar_ramp=1.5"),
+    (PhaseConfig, {"disagreement_limit": 0.6}, "disagreement_limit=0.6; 0.5 never waits"),
+    (GateConfig, {"initial_open": 0.5}, "initial_open=0.5; 0.9 is usual"),
+    (GateConfig, {"floor": 0}, "floor=0"),
+    (GateConfig, {"round_to": 0}, "round_to=0"),
+    (GateConfig, {"noise": math.nan}, "noise=nan"),
+    (LossConfig, {"polar_weight": -1.0}, "polar_weight=-1.0; use 0 to turn the term off"),
+    (LossConfig, {"label_smoothing": 1.0}, "label_smoothing=1.0"),
+    (OptimiserConfig, {"learning_rate": 0.0}, "learning_rate=0.0"),
+    (OptimiserConfig, {"batch_size": 1}, "batch_size=1; 128 is usual"),
+    (OptimiserConfig, {"clip_norm": 0.0}, "clip_norm=0.0; leave it out for no clipping"),
+    (DataConfig, {"validation_share": 0.0}, "validation_share=0.0"),
+    (TrialConfig, {"epochs": 0}, "epochs=0"),
+]
+
+
+@pytest.mark.parametrize(("part", "values", "message"), CASES)
+def test_a_setting_out_of_range_is_refused(part: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        part(**values)
