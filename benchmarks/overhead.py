@@ -3,12 +3,12 @@
     python benchmarks/overhead.py [--trials 300] [--slots 2] [--parts driver,sampler,busy,memory]
 
 driver: trials do nothing (`tabulated.InstantTrial`), so that wall seconds per trial are all overhead; Ray's start and
-the start of the workers are left out by timing from the tenth end of a trial to the last. The arms take turns, a third
-of their trials each time, so that whatever else the machine does falls on all of them. Stock as it comes, without
-`reuse_actors`, takes seconds a trial: it gets a dozen trials each time, timed from the fourth end. busy: trials of 5 s that only
-sleep; the share of the slots' time in which they ran one, from the first start to the start of the last wave. memory:
-100 real trials of five epochs on digits, one after the other in one worker process, and what it has grown. Result:
-benchmarks/results/overhead-<date>.json.
+the start of the workers are left out by timing from the tenth end of a trial to the last. The arms take turns, a
+third of their trials each time, so that whatever else the machine does falls on all of them. Stock as it comes,
+without `reuse_actors`, takes seconds a trial: it gets a dozen trials each time, timed from the fourth end. busy:
+trials of 5 s that only sleep; the share of the slots' time in which they ran one, from the first start to the start
+of the last wave. memory: 100 real trials of five epochs on digits, one after the other in one worker process, and
+what it has grown. Result: benchmarks/results/overhead-<date>.json.
 """
 
 import argparse
