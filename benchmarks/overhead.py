@@ -38,6 +38,7 @@ from hpsearch.trial import TrialRun
 from hpsearch.tuner import search
 from search_spaces import load_space, pin
 
+ALL_PARTS = "driver,sampler,busy,memory"
 ROUNDS = 3
 N_MEMORY = 100
 
@@ -199,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--parts", default="driver,sampler,busy,memory")
+    parser.add_argument("--parts", default=ALL_PARTS)
     options = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -211,12 +212,13 @@ def main() -> None:
         "busy": lambda: _busy(options.slots),
         "memory": _memory,
     }
+    title = "overhead" if options.parts == ALL_PARTS else f"overhead_{options.parts.replace(',', '_')}"
     with _ray(options.slots):
         for name in options.parts.split(","):
             found[name] = parts[name]()
             print(name, json.dumps(found[name], indent=2), flush=True)
-    name = "overhead" if options.parts == "driver,sampler,busy,memory" else f"overhead_{'_'.join(found)}"
-    print(write_result(name, {"slots": options.slots, "load_1min before": load_before}, found))
+            # after each part, so that one that breaks off takes no other with it
+            print(write_result(title, {"slots": options.slots, "load_1min before": load_before}, found))
 
 
 @contextlib.contextmanager
