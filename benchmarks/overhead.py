@@ -3,11 +3,12 @@
     python benchmarks/overhead.py [--trials 300] [--slots 2] [--parts driver,sampler,busy,memory]
 
 driver: trials do nothing (`tabulated.InstantTrial`), so that wall seconds per trial are all overhead; Ray's start and
-the start of the workers are left out by timing from the tenth end of a trial to the last. The arms take turns, a third
-of their trials each time, so that whatever else the machine does falls on all of them. busy: trials of 5 s that only
-sleep; the share of the slots' time in which they ran one, from the first start to the start of the last wave. memory:
-100 real trials of five epochs on digits, one after the other in one worker process, and what it has grown. Result:
-benchmarks/results/overhead-<date>.json.
+the start of the workers are left out by timing from the tenth end of a trial to the last. The arms take turns, a
+third of their trials each time, so that whatever else the machine does falls on all of them. Stock as it comes,
+without `reuse_actors`, takes seconds a trial: it gets a dozen trials each time, timed from the fourth end. busy:
+trials of 5 s that only sleep; the share of the slots' time in which they ran one, from the first start to the start
+of the last wave. memory: 100 real trials of five epochs on digits, one after the other in one worker process, and
+what it has grown. Result: benchmarks/results/overhead-<date>.json.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from hpsearch.trial import TrialRun
 from hpsearch.tuner import search
 from search_spaces import load_space, pin
 
+ALL_PARTS = "driver,sampler,busy,memory"
 ROUNDS = 3
 N_MEMORY = 100
 
@@ -124,8 +126,9 @@ def _stock_trainable() -> type:
 
 
 def seconds_per_trial(moments: list[float]) -> float:
-    """Return the steady pace: from the end of the tenth trial to the last."""
-    return (moments[-1] - moments[9]) / (len(moments) - 10)
+    """Return the steady pace: from the end of the tenth trial to the last, of the fourth where only a dozen ran."""
+    first = min(9, len(moments) // 4)
+    return (moments[-1] - moments[first]) / (len(moments) - first - 1)
 
 
 def sampler_seconds(n_finished: int, sampler: str, n_asks: int) -> dict[str, float]:
@@ -197,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--parts", default="driver,sampler,busy,memory")
+    parser.add_argument("--parts", default=ALL_PARTS)
     options = parser.parse_args()
     logging.getLogger("ray").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -209,12 +212,13 @@ def main() -> None:
         "busy": lambda: _busy(options.slots),
         "memory": _memory,
     }
+    title = "overhead" if options.parts == ALL_PARTS else f"overhead_{options.parts.replace(',', '_')}"
     with _ray(options.slots):
         for name in options.parts.split(","):
             found[name] = parts[name]()
             print(name, json.dumps(found[name], indent=2), flush=True)
-    name = "overhead" if options.parts == "driver,sampler,busy,memory" else f"overhead_{'_'.join(found)}"
-    print(write_result(name, {"slots": options.slots, "load_1min before": load_before}, found))
+            # after each part, so that one that breaks off takes no other with it
+            print(write_result(title, {"slots": options.slots, "load_1min before": load_before}, found))
 
 
 @contextlib.contextmanager

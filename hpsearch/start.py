@@ -26,6 +26,7 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
         ConfigError: no such space, key, value or profile.
     """
     space = load_space(settings.space)
+    draws(space)  # what is wrong in it is named here, before anything is started
     profile = settings.pinned.get("budget.profile", settings.pinned.get("profile"))
     if profile is not None:
         load_profile(profile)  # a wrong one is refused here, not in every trial

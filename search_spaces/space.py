@@ -2,6 +2,7 @@
 
 import math
 import random
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -78,12 +79,12 @@ def draws(space: SearchSpace) -> dict[str, Draw]:
     """Learn the parameters of a space, in the order in which they are drawn.
 
     Raises:
-        ConfigError: the space draws a configuration that is not valid.
+        ConfigError: the space draws a configuration that is not valid, or its code raises.
     """
     found: dict[str, Draw] = {}
     for seed in range(N_PROBES):
         probe = _RandomTrial(seed)
-        config = space.suggest(probe)
+        config = _ask(space, probe)
         if not isinstance(config, TrialConfig):
             raise ConfigError(
                 f"a space's suggest returns a TrialConfig, but {space.name} returned {type(config).__name__}; "
@@ -91,6 +92,20 @@ def draws(space: SearchSpace) -> dict[str, Draw]:
             )
         found.update((name, draw) for name, draw in probe.seen.items() if name not in found)
     return found
+
+
+def _ask(space: SearchSpace, trial: SuggestTrial) -> TrialConfig:
+    """Draw once; a mistake in the space's own code is the user's to mend, and named with its place."""
+    try:
+        return space.suggest(trial)
+    except ConfigError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"a space's suggest returns a TrialConfig, but {space.name} raised {type(error).__name__}: {error} "
+            f"({frame.filename}:{frame.lineno}); mend it, --verbose shows the whole traceback"
+        ) from error
 
 
 def pin(space: SearchSpace, values: Mapping[str, str]) -> SearchSpace:
@@ -201,7 +216,7 @@ class _RandomTrial:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        self.seen[name] = Draw("float", low, high, log)
+        self.seen[name] = Draw("float", *_ordered(name, low, high), log)
         if step is not None:
             return low + step * self._random.randint(0, round((high - low) / step))
         if log:
@@ -210,9 +225,15 @@ class _RandomTrial:
         return self._random.uniform(low, high)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self.seen[name] = Draw("int", low, high, log)
+        self.seen[name] = Draw("int", *_ordered(name, low, high), log)
         return self._random.randrange(low, high + 1, step)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         self.seen[name] = Draw("categorical", choices=tuple(choices))
         return self._random.choice(list(choices))
+
+
+def _ordered(name: str, low: float, high: float) -> tuple[float, float]:
+    if not low <= high:
+        raise ConfigError(f"a range goes from low to high, but {name} has low={low}, high={high}; swap them")
+    return low, high

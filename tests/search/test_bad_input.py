@@ -61,6 +61,32 @@ def test_wrong_input_is_one_line_and_code_two_and_writes_nothing(case, tmp_path,
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("return {}['missing']", "raised KeyError: 'missing' ({path}:3)"),
+        ("return trial.suggest_float('target', 1.0, 0.1)", "target has low=1.0, high=0.1; swap them"),
+        ("return trial.suggest('target')", "AttributeError"),
+        ("return None", "returned NoneType"),
+    ],
+)
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_mistake_in_the_code_of_a_space_is_named_with_its_place(line, told, dry, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from search_spaces import SearchSpace\n"
+        f"def suggest(trial):\n    {line}\n"
+        "MINE = SearchSpace(name='mine', suggest=suggest)\n"
+    )
+    for attribute in ("MINE", "suggest"):
+        space = f"{path}:{attribute}"
+        assert main(["search", "--space", space, "--storage-path", str(tmp_path / "runs"), *dry]) == 2
+        error = capsys.readouterr().err
+        assert told.format(path=path) in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_space_file_without_the_attribute_is_refused(tmp_path, capsys):
     file = tmp_path / "mine.py"
     file.write_text("SPACES = 1\n")
