@@ -57,7 +57,7 @@ class Watch(Callback):
         if self._timeout_s is not None:
             self._end_silent(self._timeout_s)
         if self._progress is not None:
-            self._progress.update(len(self._searcher.running))
+            self._progress.update(len(self._heard))  # not those that wait for a slot, up to --max-concurrent of them
 
     def _forget(self, trial: Any) -> None:
         self._heard.pop(trial, None)

@@ -133,7 +133,7 @@ def test_in_tmux_the_search_goes_on_alone_until_ctrl_c_in_a_terminal_that_looks_
     assert kept <= _continued(begun)
 
 
-def test_start_makes_the_cluster_waits_for_a_worker_and_stop_ends_it(cluster: RayCluster) -> None:
+def test_start_makes_the_cluster_waits_for_a_worker_and_stop_ends_the_head(cluster: RayCluster) -> None:
     # Ray ends `--stop` with `sudo shutdown -h now` on the head: here a stand-in writes down that it was called
     called = cluster.hosts.shared / "sudo-was-called"
     stand_in = cluster.hosts.base / "bin" / "sudo"
@@ -150,6 +150,7 @@ def test_start_makes_the_cluster_waits_for_a_worker_and_stop_ends_it(cluster: Ra
         stand_in.unlink()
     _check_whole(begun)
     assert called.read_text().split() == ["shutdown", "-h", "now"]
+    assert "No such command 'teardown'" in begun.output, "Ray ends the workers too by now: say so in docs/cluster.md"
     assert cluster.nodes() == {}
 
 

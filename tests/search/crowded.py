@@ -8,8 +8,6 @@ import ray
 import tabulated
 import torch
 
-from greenprune_core.config import TrialConfig
-
 
 class CrowdedTrial(tabulated.InstantTrial):
     def advance(self, until_epoch: int) -> tabulated.Report:
@@ -33,12 +31,6 @@ class CrowdedTrial(tabulated.InstantTrial):
 class HopelessTrial(CrowdedTrial):
     def advance(self, until_epoch: int) -> tabulated.Report:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 900 GiB")
-
-
-def needs(config: TrialConfig) -> dict[str, float]:
-    """One trial in two needs twice as much."""
-    factor = 2 if int(config.config_hash, 16) % 2 else 1
-    return {"cpus": factor, "gpus": 0.25 * factor}
 
 
 class NeedyTrial(tabulated.InstantTrial):

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import crowded
 import pytest
 import search_driver
 import torch
 
+from greenprune_core.config import TrialConfig
 from hpsearch import archive, gpu_share
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
@@ -112,7 +112,7 @@ def test_a_trial_that_lacks_memory_also_alone_has_failed_with_its_reason(tmp_pat
 def test_trials_of_one_search_may_need_different_shares_and_each_has_as_many_threads_as_processors(
     tmp_path: Path, one_gpu: None
 ) -> None:
-    _search(tmp_path, "NeedyTrial", trials=6, max_failures=0, space_needs=crowded.needs)
+    _search(tmp_path, "NeedyTrial", trials=6, max_failures=0, space_needs=_needs)
     rows = archive.rows(archive.read_trials(RunStorage.open(tmp_path / "run")))
     assert [row["state"] for row in rows] == ["complete"] * 6, [row["error"] for row in rows]
     found = {row["trial_id"]: json.loads(row["device"]) for row in rows}
@@ -129,6 +129,12 @@ def test_needs_that_no_node_can_meet_end_the_search_with_the_reason(tmp_path: Pa
     assert outcome.ledger.n_finished == 0
     outcome = _search(tmp_path / "other", "NeedyTrial", trials=2, space_needs=lambda config: {"tpus": 1})
     assert "told as cpus and gpus, but tabulated told tpus" in str(outcome.error)
+
+
+def _needs(config: TrialConfig) -> dict[str, float]:
+    """One trial in two needs twice as much."""
+    factor = 2 if int(config.config_hash, 16) % 2 else 1
+    return {"cpus": factor, "gpus": 0.25 * factor}
 
 
 def _attempts(run: Path) -> dict[str, list[tuple[float, int]]]:

@@ -3,6 +3,8 @@
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import search_driver
@@ -35,12 +37,14 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
-def _search(folder, runner: str = "InstantTrial", lines: list[str] | None = None, **given) -> Outcome:
+def _search(
+    folder, runner: str = "InstantTrial", lines: list[str] | None = None, progress: Any = None, **given
+) -> Outcome:
     import tabulated
 
     settings, _ = resolve({"storage_path": str(folder), "name": "run", "space": "tabulated:SPACE", **given}, {})
     said = [] if lines is None else lines
-    return search(settings, tabulated.SPACE, say=said.append, runner=f"tabulated:{runner}")
+    return search(settings, tabulated.SPACE, say=said.append, progress=progress, runner=f"tabulated:{runner}")
 
 
 def _rows(folder) -> list[dict]:
@@ -67,8 +71,11 @@ def test_at_the_end_of_a_search_trials_that_still_wait_for_a_slot_do_not_begin(t
 
     one_at_a_time = ray.cluster_resources()["CPU"]
     given = {"trials": 12, "max_concurrent": 12, "cpus_per_trial": one_at_a_time}
-    outcome = _search(tmp_path, energy_budget="1J", **given)
+    shown: list[int] = []
+    progress = SimpleNamespace(begin=lambda ledger: None, update=shown.append)
+    outcome = _search(tmp_path, progress=progress, energy_budget="1J", **given)
     assert outcome.reason == "energy budget used up"
+    assert max(shown) == 1, "what waits for a slot is not shown as running"
     assert outcome.ledger.n_finished <= 2, "each of those that waited would have ended in an instant"
     assert outcome.ledger.study.open_ids == []
     again = _search(tmp_path, resume=True, **given)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
@@ -41,21 +42,22 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def ray_session(environment: dict[str, str]) -> Iterator[None]:
-    """One Ray for both searches, started with the bucket's variables: its workers inherit them."""
+def ray_session(environment: dict[str, str]) -> Iterator[Path]:
+    """One Ray for both searches, started with the bucket's variables: its workers inherit them. Its folder."""
     import ray
 
     from hpsearch.cluster import connect
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="gp", dir="/tmp"))
+        folder = tempfile.mkdtemp(prefix="gp", dir="/tmp")
+        patch.setenv("RAY_TMPDIR", folder)
         connect("local")
-        yield
+        yield Path(folder)
         ray.shutdown()
 
 
 def test_a_search_in_a_bucket_is_gone_on_with_and_read(
-    environment: dict[str, str], ray_session: None, capsys: pytest.CaptureFixture[str]
+    environment: dict[str, str], ray_session: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = _search(capsys, "--trials", "2")
     again = _search(capsys, "--trials", "3", "--resume")
@@ -67,14 +69,23 @@ def test_a_search_in_a_bucket_is_gone_on_with_and_read(
     for row in rows:
         assert storage.exists(f"subnetworks/{row['trial_id']}/program.pt2")
     assert storage.read_bytes("report.html").startswith(b"<!doctype html>")
-    stored = [path for folder in ("", "trials") for path in storage.list(folder)]
-    assert len(stored) > 5
-    for path in stored:
-        content = storage.read_bytes(path)
+    stored = _everything_in_the_bucket(environment)
+    assert {path.split("/")[3] for path in stored} >= {"settings.json", "study.journal", "trials", "subnetworks", "ray"}
+    logs = {
+        str(path): path.read_bytes() for path in ray_session.rglob("*.*") if path.is_file() and "/logs/" in str(path)
+    }
+    assert any("worker-" in path for path in logs)
+    for path, content in (stored | logs).items():
         assert KEY.encode() not in content, path
         assert SECRET.encode() not in content, path
     assert KEY not in first + again
     assert SECRET not in first + again
+
+
+def _everything_in_the_bucket(environment: dict[str, str]) -> dict[str, bytes]:
+    store = pafs.S3FileSystem(endpoint_override=environment["AWS_ENDPOINT_URL"].removeprefix("http://"), scheme="http")
+    found = store.get_file_info(pafs.FileSelector("bucket", recursive=True))
+    return {info.path: store.open_input_file(info.path).read() for info in found if info.is_file}
 
 
 def _search(capsys: pytest.CaptureFixture[str], *options: str) -> str:
