@@ -29,11 +29,11 @@ from optuna.trial import create_trial
 from results_file import write_result
 
 from hpsearch import archive
-from hpsearch.cluster import QUIET
+from hpsearch.cluster.session import QUIET
 from hpsearch.commands.search import SMOKE
-from hpsearch.mirror import make_sampler
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
+from hpsearch.study.mirror import make_sampler
 from hpsearch.trial import TrialRun
 from hpsearch.tuner import search
 from search_spaces import load_space, pin
@@ -45,7 +45,7 @@ N_MEMORY = 100
 
 def ours(folder: Path, n_trials: int, runner: str = "InstantTrial") -> list[float]:
     """Return the moments at which trials were booked by our engine, journal, rows and all."""
-    from hpsearch.ledger import Ledger
+    from hpsearch.study.ledger import Ledger
 
     ends: list[float] = []
     finish = Ledger.finish
@@ -133,10 +133,10 @@ def seconds_per_trial(moments: list[float]) -> float:
 
 def sampler_seconds(n_finished: int, sampler: str, n_asks: int) -> dict[str, float]:
     """Return seconds per suggestion and per told trial of our study, with so many finished trials."""
-    from hpsearch.journal import DriverJournal
     from hpsearch.objectives import choose
     from hpsearch.storage import RunStorage
-    from hpsearch.study import SearchStudy
+    from hpsearch.study.journal import DriverJournal
+    from hpsearch.study.search_study import SearchStudy
 
     with tempfile.TemporaryDirectory() as folder:
         study = SearchStudy(

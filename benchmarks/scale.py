@@ -26,12 +26,12 @@ import search_table
 import tabulated
 from results_file import write_result
 
-from hpsearch.journal import DriverJournal
-from hpsearch.ledger import Ledger
 from hpsearch.objectives import choose
-from hpsearch.rungs import Halving, Rungs, usual_grace
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy, Suggestion
+from hpsearch.study.journal import DriverJournal
+from hpsearch.study.ledger import Ledger
+from hpsearch.study.rungs import Halving, Rungs, usual_grace
+from hpsearch.study.search_study import SearchStudy, Suggestion
 
 EPOCHS = 12
 TUNE_S = 0.012

@@ -11,11 +11,11 @@ import optuna
 import search_table
 from optuna.trial import TrialState
 
-from hpsearch.journal import DriverJournal
 from hpsearch.objectives import choose
-from hpsearch.rungs import Halving, Rungs, usual_grace
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy
+from hpsearch.study.journal import DriverJournal
+from hpsearch.study.rungs import Halving, Rungs, usual_grace
+from hpsearch.study.search_study import SearchStudy
 from search_spaces.fragments import KNOWN_GOOD
 
 FIRST_TARGETS = (0.5, 0.25, 0.2, 1.0)

@@ -33,7 +33,7 @@ from results_file import RESULTS, write_result
 from search_arms import Arm, MoAsha, Ours, Stock
 
 from hpsearch.pareto import FrontTracker, front_mask, hypervolume
-from hpsearch.rungs import usual_grace
+from hpsearch.study.rungs import usual_grace
 
 KEPT = RESULTS / "search_quality.jsonl"
 OF_OPTUNA = ("stock OptunaSearch (TPE)", "NSGA-II", "random")

@@ -29,12 +29,12 @@ from greenprune_core.data import load_data
 from greenprune_core.gates import attach_gates
 from greenprune_core.networks import build_network
 from greenprune_core.uniform import cut_fresh
-from hpsearch.draws import first_config
-from hpsearch.journal import DriverJournal
 from hpsearch.objectives import choose
 from hpsearch.pareto import front_mask, hypervolume
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy
+from hpsearch.study.draws import first_config
+from hpsearch.study.journal import DriverJournal
+from hpsearch.study.search_study import SearchStudy
 from hpsearch.trial import TrialRun
 from search_spaces import SearchSpace, load_space, pin
 

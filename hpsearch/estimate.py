@@ -14,8 +14,8 @@ from greenprune_core.cost import (
 )
 from greenprune_core.data import ImageData, load_data
 from greenprune_core.networks import build_network
-from hpsearch.draws import first_config
 from hpsearch.settings import SearchSettings
+from hpsearch.study.draws import first_config
 from search_spaces import SearchSpace
 
 TRAINING_PASSES = 3

@@ -1,13 +1,13 @@
-"""Early stopping behind Tune's TrialScheduler; the arithmetic is in `hpsearch.rungs`."""
+"""Early stopping behind Tune's TrialScheduler; the arithmetic is in `hpsearch.study.rungs`."""
 
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from hpsearch.rungs import Rungs
 from hpsearch.searcher import LedgerSearcher
 from hpsearch.stopping import StopRequest
+from hpsearch.study.rungs import Rungs
 
 
 class PlainScheduler(TrialScheduler):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from hpsearch.ledger import Ledger
+from hpsearch.study.ledger import Ledger
 from hpsearch.units import show_duration
 
 LINE_EVERY_S = 5.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from greenprune_core.config import TrialConfig
-from hpsearch.training_energy import COLUMNS, spent_by
+from hpsearch.energy.training_energy import COLUMNS, spent_by
 
 OTHERS = "repeats"
 """Key of a first seed's result under which the whole rows of the other seeds travel to the driver."""

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from greenprune_core.errors import ConfigError
 from hpsearch import archive, objectives, picker, units
+from hpsearch.energy.measured import read_measurements, with_latency, with_measured
 from hpsearch.front import Front, find_front
-from hpsearch.measured import read_measurements, with_latency, with_measured
 from hpsearch.storage import FIRST_PATIENCE_S, RunStorage
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from greenprune_core.errors import GreenpruneError
-from hpsearch.ledger import Ledger
+from hpsearch.energy.training_energy import COLUMNS
 from hpsearch.stopping import StopRequest
-from hpsearch.study import Suggestion
-from hpsearch.training_energy import COLUMNS
+from hpsearch.study.ledger import Ledger
+from hpsearch.study.search_study import Suggestion
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from greenprune_core.errors import ConfigError
 from greenprune_core.typed_values import parse_value
 from hpsearch import units
-from hpsearch.training_energy import check_meter
+from hpsearch.energy.training_energy import check_meter
 
 PREFIX = "HPSEARCH_"
 

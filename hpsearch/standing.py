@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Column, Table
 
-from hpsearch.journal import JOURNAL, JournalReader
+from hpsearch.energy.spent import energy_spent
 from hpsearch.repeated import is_first
 from hpsearch.report.front_view import front_table
 from hpsearch.report.history import history_view, hypervolume_share
 from hpsearch.search_run import SearchRun
-from hpsearch.spent import energy_spent
+from hpsearch.study.journal import JOURNAL, JournalReader
 from hpsearch.units import ENERGY, show
 
 STATES = ("complete", "stopped", "failed")
@@ -94,8 +94,8 @@ def _unfinished(run: SearchRun, told: set[str]) -> dict[str, int]:
     import optuna
     from optuna.trial import TrialState
 
-    from hpsearch.optuna_study import replay
-    from hpsearch.study import HASH
+    from hpsearch.study.optuna_study import replay
+    from hpsearch.study.search_study import HASH
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = replay(JournalReader(run.storage))

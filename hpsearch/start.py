@@ -9,10 +9,10 @@ from rich.table import Table
 
 from greenprune_core.cost.profile import DeviceProfile, load_profile
 from greenprune_core.errors import ConfigError, GreenpruneError
-from hpsearch.draws import first_config
+from hpsearch.energy.training_energy import try_meter
 from hpsearch.progress import Progress
 from hpsearch.settings import RUNNER, SearchSettings
-from hpsearch.training_energy import try_meter
+from hpsearch.study.draws import first_config
 from hpsearch.units import ENERGY, MACS, TIME, show, show_duration
 from search_spaces import SearchSpace, draws, load_space, pin
 
@@ -55,8 +55,8 @@ def check_profile(profile: DeviceProfile, settings: SearchSettings) -> None:
 
 def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_test: bool = False) -> int:
     """Search, then show the front and where the report is; return the exit code."""
-    from hpsearch.opening import check_run
     from hpsearch.storage import FIRST_PATIENCE_S, RunStorage
+    from hpsearch.study.opening import check_run
     from hpsearch.tuner import search
 
     space = resolve_space(settings)

@@ -8,8 +8,8 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from greenprune_core.errors import ConfigError, GreenpruneError
-from hpsearch.feasibility import FIRST_LOOK
-from hpsearch.ledger import Ledger
+from hpsearch.study.feasibility import FIRST_LOOK
+from hpsearch.study.ledger import Ledger
 
 
 class TooManyFailuresError(GreenpruneError):

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greenprune_core.errors import ConfigError, GreenpruneError
-from hpsearch.cluster import Placement, await_worker, connect, count_slots
-from hpsearch.draws import first_config
-from hpsearch.ledger import Ledger
+from hpsearch.cluster.needs import with_needs
+from hpsearch.cluster.nodes import check_nodes
+from hpsearch.cluster.session import Placement, await_worker, connect, count_slots
 from hpsearch.lock import DriverLock
-from hpsearch.needs import with_needs
-from hpsearch.nodes import check_nodes
-from hpsearch.opening import check_run, open_ledger, read_warm_start
 from hpsearch.progress import Progress
-from hpsearch.rungs import Halving, Rungs, usual_grace
 from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.stopping import Budgets, Interrupts, StopRequest
 from hpsearch.storage import RunStorage
-from hpsearch.study import Suggestion
+from hpsearch.study.draws import first_config
+from hpsearch.study.ledger import Ledger
+from hpsearch.study.opening import check_run, open_ledger, read_warm_start
+from hpsearch.study.rungs import Halving, Rungs, usual_grace
+from hpsearch.study.search_study import Suggestion
 from search_spaces import SearchSpace
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def _run(
         return
     from ray import tune
 
+    from hpsearch.cluster.watch import Watch, WhenAsked
+    from hpsearch.cluster.worker import TrialWorker
     from hpsearch.searcher import LedgerSearcher
-    from hpsearch.watch import Watch, WhenAsked
-    from hpsearch.worker import TrialWorker
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     budgets = _budgets(settings, ledger, request, say)

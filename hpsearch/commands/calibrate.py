@@ -54,7 +54,7 @@ def command(
     use_threads(threads)
     from greenprune_core.measure import NoMeter, choose_meter
     from greenprune_core.measure.calibration import QUICK, Plan, calibrate
-    from hpsearch.measurement import device_name
+    from hpsearch.energy.measurement import device_name
 
     plan = QUICK if quick else Plan(seconds=60 * minutes, batch_sizes=batch_sizes)
     meter = NoMeter() if power_w is not None else choose_meter(meter_name, device)

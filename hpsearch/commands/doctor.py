@@ -30,7 +30,7 @@ def command(data_dir: str | None, storage_path: str, cluster: Path | None, head:
         return 0
     findings = list(reachable_ports(head)) if head is not None else []
     if cluster is not None:
-        from hpsearch.clusterfile import examine_cluster
+        from hpsearch.cluster.clusterfile import examine_cluster
 
         findings += examine_cluster(cluster)
     show(findings)

@@ -47,7 +47,7 @@ def command(
     opened = open_run(run)
     # torch is loaded only once the run is known to be there
     from greenprune_core.measure import Effort, NoMeter, choose_meter
-    from hpsearch.measurement import Conditions, choose_trials, measure_run, name_place
+    from hpsearch.energy.measurement import Conditions, choose_trials, measure_run, name_place
 
     rows = choose_trials(opened, trial_ids)
     check_device(device)

@@ -6,9 +6,9 @@ import json
 import click
 from rich.console import Console
 
+from hpsearch.energy.spending_lines import show_spending
 from hpsearch.report.spending import spending_view
 from hpsearch.search_run import open_run
-from hpsearch.spending_lines import show_spending
 from hpsearch.standing import read_standing, show_standing
 
 

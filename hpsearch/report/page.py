@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hpsearch import units
+from hpsearch.energy.spent import JOULES_PER_KWH
 from hpsearch.report import charts, figures
 from hpsearch.report.bundle import javascript_bundle
 from hpsearch.report.cards import HEIGHT, WIDTH, make_cards
@@ -20,7 +21,6 @@ from hpsearch.report.history import HistoryView, history_view
 from hpsearch.report.importance import ImportanceView, importance_view, is_logarithmic
 from hpsearch.report.spending import spending_view
 from hpsearch.search_run import SearchRun
-from hpsearch.spent import JOULES_PER_KWH
 
 MAX_SLICES = 12
 MAX_CARDS = 100

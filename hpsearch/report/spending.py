@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpsearch.energy.spent import STATES, carbon_kg, energy_spent, payback_inferences
 from hpsearch.front import Row
 from hpsearch.search_run import SearchRun
-from hpsearch.spent import STATES, carbon_kg, energy_spent, payback_inferences
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pytest
 from namespace_hosts import wait_for
 from ray_cluster import RayCluster, Submitted
 
-from hpsearch.journal import JournalReader
 from hpsearch.storage import RunStorage
+from hpsearch.study.journal import JournalReader
 
 VENV = "PATH=~/.greenprune/bin:$PATH"
 

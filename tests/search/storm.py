@@ -18,12 +18,12 @@ def drive(folder: Path, n_trials: int) -> None:
     """Open the run and work until all trials have a row, like the tuner does."""
     import tabulated
 
-    from hpsearch.journal import DriverJournal
-    from hpsearch.ledger import Ledger
     from hpsearch.lock import DriverLock
     from hpsearch.objectives import choose
     from hpsearch.storage import RunStorage
-    from hpsearch.study import SearchStudy
+    from hpsearch.study.journal import DriverJournal
+    from hpsearch.study.ledger import Ledger
+    from hpsearch.study.search_study import SearchStudy
 
     storage = RunStorage.open(folder)
     lock = DriverLock(storage)
@@ -91,7 +91,7 @@ def main(folder: Path, n_trials: int, n_kills: int, seed: int) -> None:
     import optuna  # noqa: F401
     import tabulated  # noqa: F401
 
-    import hpsearch.ledger  # noqa: F401
+    import hpsearch.study.ledger  # noqa: F401
 
     with contextlib.suppress(ImportError):
         import pandas  # noqa: F401  pyarrow loads it, where it is installed, at its first conversion

@@ -10,9 +10,9 @@ import pytest
 from greenprune_core.errors import ConfigError
 from hpsearch import archive
 from hpsearch.cli import main
-from hpsearch.opening import check_run, open_ledger, write_settings
 from hpsearch.settings import SearchSettings, resolve
 from hpsearch.storage import RunStorage
+from hpsearch.study.opening import check_run, open_ledger, write_settings
 from hpsearch.tuner import plan_halving
 from search_spaces import load_space, pin
 
@@ -212,7 +212,7 @@ def test_more_gpus_than_the_cluster_has_are_refused_at_once(tmp_path, capsys, mo
 def test_slots_are_counted_node_by_node(monkeypatch, cpus, gpus, slots):
     import ray
 
-    from hpsearch.cluster import count_slots
+    from hpsearch.cluster.session import count_slots
 
     nodes = [
         {"Alive": True, "Resources": {"CPU": 5.0, "GPU": 2.0}},

@@ -10,10 +10,10 @@ from optuna.trial import TrialState
 
 from greenprune_core.config import BudgetConfig, OptimiserConfig, PhaseConfig, TrialConfig
 from hpsearch import archive
-from hpsearch.ledger import Ledger
-from hpsearch.opening import check_run, open_ledger
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
+from hpsearch.study.ledger import Ledger
+from hpsearch.study.opening import check_run, open_ledger
 from search_spaces import SearchSpace
 
 N_BEFORE, N_AFTER = 16, 24

@@ -8,9 +8,9 @@ import ray
 import yaml
 
 from greenprune_core.errors import ConfigError
-from hpsearch import cluster
-from hpsearch.cluster import HEAD as HEAD_RESOURCE
-from hpsearch.cluster import Placement, autoscaled_nodes, await_worker, connect, count_slots, is_head_alone
+from hpsearch.cluster import session as cluster
+from hpsearch.cluster.session import HEAD as HEAD_RESOURCE
+from hpsearch.cluster.session import Placement, autoscaled_nodes, await_worker, connect, count_slots, is_head_alone
 
 CONFIG = {
     "max_workers": 3,

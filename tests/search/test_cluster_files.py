@@ -12,7 +12,7 @@ import yaml
 from namespace_hosts import wait_for
 
 from hpsearch.cli import main
-from hpsearch.clusterfile import cost, examine_cluster, search_settings, traps
+from hpsearch.cluster.clusterfile import cost, examine_cluster, search_settings, traps
 
 ROOT = Path(__file__).parents[2]
 RAY_FILES = ("cluster.yaml", "deploy/on_prem.yaml", "deploy/gcp.yaml")
@@ -224,7 +224,7 @@ def test_a_door_open_to_the_world_is_told_unless_it_is_ssh() -> None:
         rule = {"FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
         return {"provider": {"type": "aws", "security_group": {"IpPermissions": [rule]}}}
 
-    from hpsearch.clusterfile import safety
+    from hpsearch.cluster.clusterfile import safety
 
     assert list(safety(group(22))) == []
     (finding,) = safety(group(6379))

@@ -10,7 +10,7 @@ from greenprune_core.subnetwork import load_subnetwork
 from hpsearch.archive import CONTROLS_FOLDER, finished_ids, write_trial
 from hpsearch.cli import main
 from hpsearch.controls import Place, plan_controls, train_controls
-from hpsearch.measurement import choose_trials
+from hpsearch.energy.measurement import choose_trials
 from hpsearch.report import render_page, render_summary
 from hpsearch.report.control_view import control_lines, placed_controls
 from hpsearch.report.front_view import front_view

@@ -25,7 +25,7 @@ PINS = ("epochs=4", "n_train=256")
 def ray_session() -> Iterator[None]:
     import ray
 
-    from hpsearch.cluster import connect
+    from hpsearch.cluster.session import connect
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="gp", dir="/tmp"))

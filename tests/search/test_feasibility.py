@@ -6,9 +6,9 @@ import tabulated
 
 from hpsearch import tuner
 from hpsearch.cli import main
-from hpsearch.feasibility import FIRST_LOOK, Constraints, Feasibility
 from hpsearch.stopping import Budgets
 from hpsearch.storage import RunStorage
+from hpsearch.study.feasibility import FIRST_LOOK, Constraints, Feasibility
 
 
 def _row(name: str, accuracy: float, energy_j: float) -> dict:

@@ -13,7 +13,8 @@ import search_driver
 import torch
 
 from greenprune_core.config import TrialConfig
-from hpsearch import archive, gpu_share
+from hpsearch import archive
+from hpsearch.cluster import gpu_share
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
 from hpsearch.tuner import Outcome, search

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import search_driver
 
-from hpsearch import archive, cluster
-from hpsearch.ledger import Ledger
+from hpsearch import archive
+from hpsearch.cluster import session as cluster
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
+from hpsearch.study.ledger import Ledger
 from hpsearch.tuner import search
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

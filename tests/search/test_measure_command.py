@@ -17,8 +17,8 @@ from greenprune_core.measure import ReplayMeter
 from greenprune_core.subnetwork import save_subnetwork
 from hpsearch.cli import main
 from hpsearch.commands.measure import summarise_warnings
+from hpsearch.energy.measured import read_measurements, with_latency, with_measured, write_measurements
 from hpsearch.lock import MeasureLock
-from hpsearch.measured import read_measurements, with_latency, with_measured, write_measurements
 from hpsearch.storage import RunStorage
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from greenprune_core.config import DataConfig
-from hpsearch import nodes
-from hpsearch.nodes import NodeLook, find_problems, look_here
+from hpsearch.cluster import nodes
+from hpsearch.cluster.nodes import NodeLook, find_problems, look_here
 
 WANTED = {"torch": "2.15.0", "greenprune": "0.1.0 (aaaaaaaa)"}
 

@@ -12,12 +12,12 @@ import pytest
 from search_driver import Driver, wait_until_gone
 from test_worker import _task
 
-from hpsearch import notice, worker
 from hpsearch.archive import read_archive, rows
 from hpsearch.checkpoints import checkpoint_path
-from hpsearch.notice import Notice
+from hpsearch.cluster import notice, worker
+from hpsearch.cluster.notice import Notice
+from hpsearch.cluster.worker import TrialHost
 from hpsearch.storage import RunStorage
-from hpsearch.worker import TrialHost
 
 
 @pytest.fixture

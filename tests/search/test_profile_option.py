@@ -10,10 +10,10 @@ from greenprune_core.cost import count_cost, load_profile
 from greenprune_core.errors import ConfigError
 from hpsearch.cli import main
 from hpsearch.doctor import profiles
-from hpsearch.opening import check_run, write_settings
 from hpsearch.settings import SearchSettings
 from hpsearch.start import check_profile
 from hpsearch.storage import RunStorage
+from hpsearch.study.opening import check_run, write_settings
 
 MEASURED = "amd-epyc-zen5-1-thread"
 

@@ -11,14 +11,14 @@ import tabulated
 from greenprune_core.config import TrialConfig
 from hpsearch import archive
 from hpsearch.cli import main
+from hpsearch.cluster.worker import TrialHost
 from hpsearch.fold import fold_repeats
-from hpsearch.ledger import Ledger
-from hpsearch.opening import open_ledger
 from hpsearch.search_run import open_run
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
+from hpsearch.study.ledger import Ledger
+from hpsearch.study.opening import open_ledger
 from hpsearch.tuner import task
-from hpsearch.worker import TrialHost
 
 N_SEEDS = 3
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from greenprune_core.errors import ConfigError
 from hpsearch.pareto import front_mask
-from hpsearch.rungs import Halving, Rungs, best, is_alone, spread, usual_grace
+from hpsearch.study.rungs import Halving, Rungs, best, is_alone, spread, usual_grace
 
 POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(1e-7, 1e-5)), min_size=1, max_size=30)
 

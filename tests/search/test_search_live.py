@@ -10,10 +10,10 @@ import pytest
 import search_driver
 
 from hpsearch import archive
-from hpsearch.opening import open_ledger
 from hpsearch.settings import resolve
 from hpsearch.stopping import TooManyFailuresError
 from hpsearch.storage import RunStorage
+from hpsearch.study.opening import open_ledger
 from hpsearch.tuner import Outcome, search
 
 OF_THE_RUN = {"node", "started_at", "finished_at"}
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def ray_session() -> Iterator[None]:
     import ray
 
-    from hpsearch.cluster import connect
+    from hpsearch.cluster.session import connect
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="gp", dir="/tmp"))
@@ -123,7 +123,7 @@ def test_without_halving_a_search_is_bit_identical_to_asking_running_and_telling
 def test_trials_that_raise_hang_or_end_without_a_number_fail_with_their_reason_and_the_search_goes_on(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("hpsearch.watch.HANG_GRACE_S", 1.0)
+    monkeypatch.setattr("hpsearch.cluster.watch.HANG_GRACE_S", 1.0)
     outcome = _search(tmp_path, "TroubledTrial", trials=12, trial_timeout="1s", max_failures=1.0)
     rows = _rows(tmp_path)
     assert outcome.ledger.n_finished == len(rows) == 12

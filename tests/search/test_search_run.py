@@ -7,7 +7,7 @@ from archive_maker import make_row, make_rows, make_run
 
 import hpsearch
 from greenprune_core.errors import ConfigError
-from hpsearch.measured import write_measurements
+from hpsearch.energy.measured import write_measurements
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def ray_session(environment: dict[str, str]) -> Iterator[Path]:
     """One Ray for both searches, started with the bucket's variables: its workers inherit them. Its folder."""
     import ray
 
-    from hpsearch.cluster import connect
+    from hpsearch.cluster.session import connect
 
     with pytest.MonkeyPatch.context() as patch:
         folder = tempfile.mkdtemp(prefix="gp", dir="/tmp")

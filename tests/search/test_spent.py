@@ -5,7 +5,7 @@ import math
 import pytest
 
 from greenprune_core.errors import ConfigError
-from hpsearch.spent import carbon_kg, energy_spent, payback_inferences, saved_per_million_j
+from hpsearch.energy.spent import carbon_kg, energy_spent, payback_inferences, saved_per_million_j
 
 
 def row(state, joules, source="model:horowitz-45nm"):

@@ -9,14 +9,14 @@ import search_driver  # noqa: F401  puts the tabulated trials on the import path
 import tabulated
 
 from hpsearch.cli import main
-from hpsearch.journal import DriverJournal
-from hpsearch.ledger import Constraints, Ledger
 from hpsearch.lock import DriverLock
 from hpsearch.objectives import choose
-from hpsearch.opening import write_settings
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy
+from hpsearch.study.journal import DriverJournal
+from hpsearch.study.ledger import Constraints, Ledger
+from hpsearch.study.opening import write_settings
+from hpsearch.study.search_study import SearchStudy
 
 
 def _open(folder: Path, **given) -> Ledger:

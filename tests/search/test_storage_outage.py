@@ -23,8 +23,8 @@ from search_driver import wait_until_gone
 from greenprune_core.errors import ConfigError
 from hpsearch import storage
 from hpsearch.archive import read_archive, rows
-from hpsearch.journal import JournalReader
 from hpsearch.storage import RunStorage
+from hpsearch.study.journal import JournalReader
 
 server = pytest.importorskip("moto.server", reason="moto is in the extra test")
 

@@ -13,12 +13,12 @@ from optuna.trial import TrialState
 
 from greenprune_core.config import BudgetConfig, TrialConfig
 from greenprune_core.errors import ConfigError
-from hpsearch.journal import DriverJournal, JournalReader
-from hpsearch.mirror import SAMPLERS
 from hpsearch.objectives import choose
-from hpsearch.optuna_study import replay
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy
+from hpsearch.study.journal import DriverJournal, JournalReader
+from hpsearch.study.mirror import SAMPLERS
+from hpsearch.study.optuna_study import replay
+from hpsearch.study.search_study import SearchStudy
 from search_spaces import SearchSpace
 
 POINTS = ({"target": 0.5}, {"target": 0.25})
@@ -136,7 +136,7 @@ def test_a_torn_last_line_of_the_journal_is_dropped(folder):
 def test_a_trial_costs_one_synchronised_write_of_the_journal_and_its_end_is_there_at_once(folder, monkeypatch):
     study, synchronised = _open(folder), []
     fsync = os.fsync
-    monkeypatch.setattr("hpsearch.journal.os.fsync", lambda number: (synchronised.append(number), fsync(number)))
+    monkeypatch.setattr("hpsearch.study.journal.os.fsync", lambda number: (synchronised.append(number), fsync(number)))
     for n_told in (1, 2, 3):
         trial_id = study.ask().trial_id
         study.tell_complete(trial_id, [0.9, 1.0], attributes={}, constraints={})
@@ -175,7 +175,7 @@ def test_a_whole_line_that_is_no_operation_is_refused_with_the_way_out(folder, l
 FULL_DISK = """
 import resource, sys
 from greenprune_core.errors import ConfigError
-from hpsearch.journal import JOURNAL, DriverJournal
+from hpsearch.study.journal import JOURNAL, DriverJournal
 from hpsearch.storage import RunStorage
 
 storage = RunStorage.open(sys.argv[1])

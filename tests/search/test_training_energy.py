@@ -12,11 +12,11 @@ import tabulated
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.meter import MeterUnavailableError, NoMeter, ReplayMeter
+from hpsearch.cluster.worker import TrialHost
+from hpsearch.energy.training_energy import TrainingMeter, is_exclusive, open_training_meter
 from hpsearch.searcher import _spent
 from hpsearch.settings import SearchSettings
 from hpsearch.stopping import Budgets, StopRequest
-from hpsearch.training_energy import TrainingMeter, is_exclusive, open_training_meter
-from hpsearch.worker import TrialHost
 
 MODELLED_J = 5.0
 
@@ -42,7 +42,7 @@ class FailingTrial(SpendingTrial):
 def make_task(tmp_path, monkeypatch):
     def make(kind=SpendingTrial, **other):
         (tmp_path / "settings.json").touch()
-        monkeypatch.setattr("hpsearch.worker.load", lambda path: kind)
+        monkeypatch.setattr("hpsearch.cluster.worker.load", lambda path: kind)
         config = TrialConfig(epochs=9)
         return {
             **{"trial_id": config.config_hash, "config": config.to_dict(), "run": str(tmp_path), "rungs": [1, 3]},
@@ -57,7 +57,7 @@ def make_task(tmp_path, monkeypatch):
 def counter(monkeypatch):
     """A counter that goes on by 2 J with every reading, in the place of RAPL."""
     meter = ReplayMeter(itertools.count(0.0, 2.0), source="rapl")
-    monkeypatch.setattr("hpsearch.training_energy.choose_meter", lambda name, device: meter)
+    monkeypatch.setattr("hpsearch.energy.training_energy.choose_meter", lambda name, device: meter)
     return meter
 
 
@@ -201,7 +201,7 @@ def test_no_right_to_read_rapl_is_the_reason_of_the_failure(make_task, monkeypat
     def refuse(name, device):
         raise MeterUnavailableError("RAPL needs the right to read /sys/x, but got permission denied; let root run: y")
 
-    monkeypatch.setattr("hpsearch.training_energy.choose_meter", refuse)
+    monkeypatch.setattr("hpsearch.energy.training_energy.choose_meter", refuse)
     failed = TrialHost(make_task(meter="rapl")).step()
     assert failed["state"] == "failed"
     assert "right to read /sys/x" in failed["error"]

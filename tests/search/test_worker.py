@@ -7,9 +7,9 @@ import search_driver  # noqa: F401  puts the tabulated trials on the import path
 import tabulated
 
 from greenprune_core.config import TrialConfig
-from hpsearch import worker
 from hpsearch.checkpoints import checkpoint_path
-from hpsearch.worker import TrialHost
+from hpsearch.cluster import worker
+from hpsearch.cluster.worker import TrialHost
 
 
 def _task(folder, runner: str = "InstantTrial", **other) -> dict:

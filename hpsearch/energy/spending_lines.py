@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
+from hpsearch.energy.spent import JOULES_PER_KWH
 from hpsearch.report.spending import Spending
-from hpsearch.spent import JOULES_PER_KWH
 from hpsearch.units import ENERGY, show
 
 MILLION = 1e6

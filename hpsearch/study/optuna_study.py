@@ -6,8 +6,8 @@ import optuna
 from optuna.study import Study, StudyDirection
 
 from greenprune_core.errors import ConfigError
-from hpsearch.journal import DriverJournal, JournalReader
 from hpsearch.objectives import Objective
+from hpsearch.study.journal import DriverJournal, JournalReader
 
 
 def open_study(

@@ -22,14 +22,14 @@ from ray import tune
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.meter import NoMeter
-from hpsearch import gpu_share
 from hpsearch.checkpoints import checkpoint_path
-from hpsearch.cluster import HEAD
-from hpsearch.notice import Notice, is_draining_here
+from hpsearch.cluster import gpu_share
+from hpsearch.cluster.notice import Notice, is_draining_here
+from hpsearch.cluster.session import HEAD
+from hpsearch.energy.training_energy import TrainingMeter, open_training_meter, spent_by
 from hpsearch.repeated import OTHERS, Repeats
 from hpsearch.search_run import SETTINGS
 from hpsearch.storage import RunStorage
-from hpsearch.training_energy import TrainingMeter, open_training_meter, spent_by
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from greenprune_core.errors import ConfigError
-from hpsearch import archive, objectives, provenance, used_profile
-from hpsearch.draws import draw_distributions
-from hpsearch.feasibility import Constraints
-from hpsearch.journal import JOURNAL, DriverJournal, study_name
-from hpsearch.ledger import Ledger, by_configuration
+from hpsearch import archive, objectives, provenance
+from hpsearch.energy import used_profile
 from hpsearch.search_run import SETTINGS, open_run
 from hpsearch.settings import SearchSettings
 from hpsearch.storage import RunStorage
-from hpsearch.study import SearchStudy
+from hpsearch.study.draws import draw_distributions
+from hpsearch.study.feasibility import Constraints
+from hpsearch.study.journal import JOURNAL, DriverJournal, study_name
+from hpsearch.study.ledger import Ledger, by_configuration
+from hpsearch.study.search_study import SearchStudy
 from search_spaces import SearchSpace
 
 

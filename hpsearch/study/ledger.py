@@ -14,12 +14,12 @@ from statistics import stdev
 from typing import Any
 
 from hpsearch import archive, checkpoints, objectives
-from hpsearch.feasibility import Constraints, Feasibility
 from hpsearch.objectives import Objective, ObjectiveError
 from hpsearch.pareto import FrontTracker
 from hpsearch.repeated import OTHERS, is_first, mean_row
 from hpsearch.storage import ASIDE_SUFFIX, RunStorage
-from hpsearch.study import SearchStudy, Suggestion
+from hpsearch.study.feasibility import Constraints, Feasibility
+from hpsearch.study.search_study import SearchStudy, Suggestion
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
-from hpsearch.cluster import count_slots
+from hpsearch.cluster.session import count_slots
 from hpsearch.settings import SearchSettings
 from search_spaces import SearchSpace
 

@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
-from hpsearch.draws import conform, draw_distributions, present_distributions
-from hpsearch.journal import DriverJournal
-from hpsearch.mirror import Drawn, Mirror, snapshot
 from hpsearch.objectives import Objective
-from hpsearch.optuna_study import open_study
+from hpsearch.study.draws import conform, draw_distributions, present_distributions
+from hpsearch.study.journal import DriverJournal
+from hpsearch.study.mirror import Drawn, Mirror, snapshot
+from hpsearch.study.optuna_study import open_study
 from search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from greenprune_core.errors import ConfigError
 from greenprune_core.measure import Effort, Measurement, Meter, measure_idle, measure_inference
 from greenprune_core.networks import build_network
 from greenprune_core.subnetwork import load_subnetwork
+from hpsearch.energy.measured import network_key, write_measurements
 from hpsearch.lock import MeasureLock
-from hpsearch.measured import network_key, write_measurements
 from hpsearch.search_run import SearchRun
 
 SUBNETWORKS = "subnetworks"

@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from greenprune_core.errors import ConfigError
-from hpsearch.rungs import best
+from hpsearch.study.rungs import best
 
 SAMPLERS = ("tpe", "nsga2", "nsga3", "gp", "random")
 
