@@ -20,6 +20,7 @@ import heapq
 import json
 import os
 import random
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -199,14 +200,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--wide-seeds", type=int, default=WIDE_SEEDS)
     parser.add_argument("--epochs", type=int, default=900)
-    parser.add_argument("--only", default="", help="beginning of the names of the arms to run; the file is named by it")
+    parser.add_argument("--arms", default="", help="regular expression for the arms to run, all by default")
+    parser.add_argument("--title", default="", help="added to the name of the result file")
     parser.add_argument("--syne-python", help="interpreter of an environment with Syne Tune")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     table = search_table.read()
     load_before = round(os.getloadavg()[0], 2)
     makers = arms(Path(tempfile.gettempdir()), options.syne_python)
-    makers = {name: make for name, make in makers.items() if name.startswith(options.only)}
+    makers = {name: make for name, make in makers.items() if re.search(options.arms, name)}
     searches = search_all(makers, table, options.seeds, options.epochs, LONGER)
     makers.pop(NEVER_THERE, None)
     wide = search_all(makers, table, options.wide_seeds, WIDE_EPOCHS)
@@ -214,7 +216,7 @@ def main() -> None:
     points = [(1 - row["curve"][-1]["val_accuracy"], row["curve"][-1]["energy_j"]) for row in table.values()]
     results: dict[str, Any] = {}
     compared = [
-        *((box, box, searches, options.epochs) for box in corners),
+        *((box, box, searches, options.epochs) for box in corners if options.seeds),
         *([("whole box", f"whole box, {options.wide_seeds} seeds", wide, WIDE_EPOCHS)] if options.wide_seeds else []),
     ]
     for box, title, replays, n_epochs in compared:
@@ -230,7 +232,7 @@ def main() -> None:
         "shares after every": STEP,
         "corners (error, joules)": corners, "load_1min before": load_before,
     }  # fmt: skip
-    print(write_result(f"search_quality_{options.only.lower()}".removesuffix("_"), settings, results))
+    print(write_result(f"search_quality_{options.title}".removesuffix("_"), settings, results))
 
 
 if __name__ == "__main__":
