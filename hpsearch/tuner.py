@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch import archive, objectives, provenance
-from hpsearch.cluster import Placement, await_worker, connect, count_slots
+from hpsearch.cluster import Placement, await_worker, connect, count_slots, keep_credentials_out_of_logs
 from hpsearch.draws import draw_distributions, first_config
 from hpsearch.feasibility import Constraints
 from hpsearch.journal import JOURNAL, DriverJournal, DriverLock, study_name
@@ -262,6 +262,7 @@ def _run(
 
     searcher = LedgerSearcher(ledger, request, to_task, missing)
     watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
+    keep_credentials_out_of_logs()
     tune.run(
         TrialWorker,
         name="ray",
