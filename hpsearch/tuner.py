@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch.cluster.needs import with_needs
 from hpsearch.cluster.nodes import check_nodes
-from hpsearch.cluster.session import Placement, await_worker, connect, count_slots
+from hpsearch.cluster.session import Placement, await_worker, connect, count_slots, keep_credentials_out_of_logs
 from hpsearch.lock import DriverLock
 from hpsearch.progress import Progress
 from hpsearch.settings import RUNNER, SearchSettings
@@ -146,6 +146,7 @@ def _run(
     to_task = _task_maker(settings, space, ledger.storage, runner, halving, say)
     searcher = LedgerSearcher(ledger, request, to_task, missing)
     watch = Watch(searcher, budgets, request, progress=progress, timeout_s=settings.trial_timeout_s)
+    keep_credentials_out_of_logs()
     tune.run(
         TrialWorker,
         name="ray",

@@ -68,6 +68,17 @@ def connect(address: str | None) -> None:
         ) from error
 
 
+def keep_credentials_out_of_logs() -> None:
+    """Keep Tune from handing this process's AWS keys to its trials: Ray writes what it hands on into its logs.
+
+    Each node has its own from the usual places: the machine's role, ~/.aws, or the environment that Ray was started in.
+    """
+    from ray.tune.execution import class_cache  # no public switch (Ray 2.60)
+
+    keys = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(keys)
+
+
 def await_worker(
     say: Callable[[str], None], path: Path = BOOTSTRAP_FILE, seconds: float = WORKER_S, pause_s: float = 2.0
 ) -> None:

@@ -156,3 +156,15 @@ def test_a_cluster_of_another_version_is_one_line_with_both_versions(monkeypatch
     assert "\n" not in message
     for text in ("10.0.0.1:6379", "Version mismatch", "Ray: 2.49.0", f"Ray: {ray.__version__}", "check the address"):
         assert text in message
+
+
+def test_tune_hands_no_key_of_the_driver_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune.execution import class_cache
+
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", set(class_cache.ENV_VARS_TO_PROPAGATE))
+    monkeypatch.setattr(ray, "remote", lambda runtime_env: lambda kind: runtime_env)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "a-secret")
+    assert "a-secret" in str(class_cache._ActorClassCache().get(int)), "if not, Ray has changed its ways: look again"
+    cluster.keep_credentials_out_of_logs()
+    assert "a-secret" not in str(class_cache._ActorClassCache().get(int))
