@@ -57,13 +57,20 @@ def main() -> None:
     if options.memory_of:
         print(peak_memory(options.memory_of, options))
         return
-    results = {name: compare(name, options) for name in options.networks}
-    print(write_result("one_pass_cost", vars(options), results))
+    results: dict[str, object] = {}
+    for name in options.networks:
+        results[name] = compare(name, options)
+        print(
+            write_result("one_pass_cost", vars(options), results), flush=True
+        )  # what is done stays if this is cut off
 
 
 def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
     """Train `network` dense and in one pass, in turn, and return ratios: median, least and largest of the pairs."""
-    pairs = [train_pair(network, seed, options) for seed in range(options.pairs)]
+    pairs = []
+    for seed in range(options.pairs):
+        pairs.append(train_pair(network, seed, options))
+        print(network, pairs[-1], flush=True)
     results: dict[str, object] = {
         key: {
             "median": statistics.median(pair[key] for pair in pairs),

@@ -18,8 +18,7 @@ def fold_batch_norms(network: nn.Module, example_input: Tensor, tolerance: float
     """Return a copy for inference whose batch norms are part of the convolutions and linear layers before them.
 
     A batch norm that follows a layer in evaluation mode is linear in its output, so both are one layer. What stands
-    elsewhere stays. Cut networks gain most: their products shrink faster than their element-wise passes. The copy is
-    proved equal on the example, and is not meant to be trained on: its statistics are gone.
+    elsewhere stays. The copy is proved equal on the example; it is not for training, as its statistics are gone.
 
     Args:
         network: of `extract`, `train_one_pass` or `load_subnetwork`, or any that torch.fx can trace; left as it was.

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from gated_cases import TORCHVISION, enliven, from_torchvision, images_for, make_masks, small
+from gated_cases import enliven, from_torchvision, images_for, make_masks, small
 from odd_networks import ODD
 from torch import nn
 
@@ -51,10 +51,10 @@ def test_odd_networks_fold_what_can_be_folded(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TORCHVISION if name not in ("wide_resnet50_2", "vit_b_16")])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "regnet_y_400mf", "googlenet"])
 def test_torchvision_networks_fold(name: str) -> None:
     torch.manual_seed(0)
-    images = images_for(name, torch.float64, n=2, side=32)
+    images = images_for(name, torch.float64)  # at 32 x 32 two values make a channel's statistics: all digits are lost
     network = enliven(from_torchvision(name).double(), images, n_steps=1).eval()
     # a densely connected network has its norms before its convolutions: half of them follow a concatenation
     assert n_norms(check_folded(network, images)) <= n_norms(network) * (0.6 if name == "densenet121" else 0)
