@@ -38,7 +38,7 @@ def test_without_constraints_every_trial_is_feasible():
 class _Engine:
     """Runs trials as Tune would, without Ray: one after the other, with the budgets looked at after each."""
 
-    def __init__(self, settings, ledger, request, slots, runner, progress, halving, say) -> None:
+    def __init__(self, settings, space, ledger, request, slots, runner, progress, halving, say) -> None:
         budgets = Budgets(
             request, ledger, time_s=None, energy_j=None, max_failures=0.5, n_trials=settings.trials, say=say
         )
