@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from greenprune_core.config import TrialConfig
     from greenprune_core.cost import count_cost, estimate_energy, load_profile
     from greenprune_core.data import ImageData, load_data, register_data
+    from greenprune_core.export import export_subnetwork
     from greenprune_core.extract import extract, verify
     from greenprune_core.fold import fold_batch_norms
     from greenprune_core.gates import GatedNetwork, attach_gates
     from greenprune_core.networks import build_network, register_network
     from greenprune_core.one_pass import OnePassResult, train_one_pass
-    from greenprune_core.subnetwork import export_subnetwork, load_subnetwork, save_subnetwork
+    from greenprune_core.subnetwork import load_subnetwork, save_subnetwork
 
 __all__ = [
     "GatedNetwork",
@@ -45,12 +46,13 @@ _HOME = {
     "config": ("TrialConfig",),
     "cost": ("count_cost", "estimate_energy", "load_profile"),
     "data": ("ImageData", "load_data", "register_data"),
+    "export": ("export_subnetwork",),
     "extract": ("extract", "verify"),
     "fold": ("fold_batch_norms",),
     "gates": ("GatedNetwork", "attach_gates"),
     "networks": ("build_network", "register_network"),
     "one_pass": ("OnePassResult", "train_one_pass"),
-    "subnetwork": ("export_subnetwork", "load_subnetwork", "save_subnetwork"),
+    "subnetwork": ("load_subnetwork", "save_subnetwork"),
 }
 
 

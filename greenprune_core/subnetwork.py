@@ -18,12 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import fx, nn
 
-from greenprune_core.artefact import CARD, PROGRAM, WEIGHTS, export_subnetwork, hash_file, verify_files, write_aside
+from greenprune_core.artefact import CARD, PROGRAM, WEIGHTS, hash_file, verify_files, write_aside
 from greenprune_core.card import CARD_VERSION, check_card, read_card
 from greenprune_core.errors import ConfigError, VerificationError
 from greenprune_core.portable_graph import describe, rebuild
-
-__all__ = ["export_subnetwork", "load_subnetwork", "save_subnetwork"]
 
 _HEADER_KEY = "greenprune.network"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from greenprune_core.artefact import export_subnetwork
 from greenprune_core.errors import ConfigError
+from greenprune_core.export import export_subnetwork
 from hpsearch.front import accuracy_interval
 from hpsearch.picker import NothingFitsError, Pick, Step, as_plain
 from hpsearch.search_run import EnergyKind, SearchRun, open_run

@@ -12,8 +12,9 @@ from torchvision.models import densenet121, mobilenet_v3_small, resnet18
 from greenprune_core.config import BudgetConfig, DataConfig, GateConfig, NetworkConfig, OptimiserConfig, TrialConfig
 from greenprune_core.data import load_data
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError, VerificationError
+from greenprune_core.export import export_subnetwork
 from greenprune_core.portable_graph import describe, rebuild
-from greenprune_core.subnetwork import export_subnetwork, load_subnetwork, save_subnetwork
+from greenprune_core.subnetwork import load_subnetwork, save_subnetwork
 from hpsearch.trial import run_trial
 
 MEAN_STD = {"mean": [0.2, 0.3, 0.4], "std": [0.5, 0.6, 0.7]}
