@@ -139,12 +139,19 @@ def versions() -> dict[str, str | None]:
 @functools.cache
 def _digest() -> str:
     """Return eight digits that change with any line of our three packages."""
-    root = Path(__file__).absolute().parents[1]  # not resolved: uv may have linked the files into one cache
     content = hashlib.sha256()
-    for package in OURS:
-        for path in sorted((root / package).rglob("*.py")):
-            content.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    for name, path in our_sources().items():
+        content.update(name.encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:8]
+
+
+def our_sources() -> dict[str, Path]:
+    """Return the files of our three packages on this node, by their path inside the installation, in order."""
+    import hpsearch
+
+    root = Path(hpsearch.__file__).absolute().parents[1]  # not resolved: uv may have linked the files into one cache
+    paths = [path for package in OURS for path in sorted((root / package).rglob("*.py"))]
+    return {str(path.relative_to(root)): path for path in paths}
 
 
 def _answer(answer: Any) -> NodeLook | None:

@@ -41,3 +41,14 @@ def test_a_node_looks_for_the_mark_and_loads_the_data(tmp_path: Path, monkeypatc
 
 def test_an_object_store_is_seen_from_everywhere() -> None:
     assert look_here(None, asdict(DataConfig(name="digits")), None).sees_storage
+
+
+def test_the_digest_of_a_node_is_over_all_three_packages():
+    names = nodes.our_sources()
+    assert {
+        "greenprune_core/config.py",
+        "search_spaces/space.py",
+        "hpsearch/units.py",
+        "hpsearch/cluster/nodes.py",
+    } <= set(names)
+    assert all(path.is_file() for path in names.values())
