@@ -1,7 +1,7 @@
 """From counted cost to joules and seconds of one inference, with a device profile.
 
-Everything is a sum over operators, each linear in its counts, so that the expected energy under gates (`expected.py`)
-is exact. Only modelled time rounds channels up to the lanes of a vector unit.
+Everything is a sum over operators, each linear in its counts; modelled time also rounds channels up to the lanes of a
+vector unit. The expected energy under gates (`expected.py`) is the same sum.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def estimate_latency(cost: Cost, profile: DeviceProfile, batch_size: int = 1) ->
 
 
 def operator_joules(operator: OperatorCost, profile: DeviceProfile, batch_size: int = 1) -> dict[str, float]:
-    """Joules per image of one operator, by part; linear in its counts."""
+    """Joules per image of one operator, by part; linear in its counts but for the lanes in `static`."""
     if profile.joules_per_mac is None or profile.joules_per_byte is None or profile.joules_per_element_op is None:
         raise ConfigError(
             f"joules need a profile that holds them, but {profile.name!r} was made without a meter; "

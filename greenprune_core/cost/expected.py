@@ -3,9 +3,11 @@
 Every operator of the dense graph is counted once and attributed to its node. Its cost is then linear in the open share
 of its input channels, in that of its output channels, and in the gates of the branches around it, so the expected cost
 is a sum of products: a convolution's MACs fall with both of its sides, an activation's bytes with one. Gates count as
-independent. At hard masks the value is the cost of the cut network.
+independent. Where a profile prices time and rounds channels up to lanes, so does the expectation, and its slope is that
+of the unrounded share, scaled. At hard masks the value is the cost of the cut network.
 """
 
+from collections.abc import Container
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from greenprune_core.cost.count import OperatorCost
-from greenprune_core.cost.energy import operator_joules
+from greenprune_core.cost.energy import PARTS, operator_joules
 from greenprune_core.cost.profile import DeviceProfile
 from greenprune_core.cost.terms import Gates, Price, Term, merged, operator_terms, parameter_terms
 from greenprune_core.errors import ConfigError
 from greenprune_core.graph import ChannelStructure
 
 Unit = Literal["macs", "params", "joules"]
+
+_SLACK = 1e-6
+"""A sum of hard gates is a whole number of channels up to this."""
 
 
 class ExpectedCost(nn.Module):
@@ -44,6 +49,8 @@ class ExpectedCost(nn.Module):
     _other_T: Tensor
     _branch_T: Tensor
     _branches_BD: Tensor
+    _n_channels_S: Tensor
+    _padded_TP: Tensor
 
     def __init__(self, structure: ChannelStructure, unit: Unit = "macs", profile: DeviceProfile | None = None) -> None:
         super().__init__()
@@ -56,12 +63,12 @@ class ExpectedCost(nn.Module):
             )
         self.unit = unit
         self.n_gates = structure.n_gates
-        terms = parameter_terms(structure) if unit == "params" else operator_terms(structure, _price(profile))
-        self._set_terms(merged(terms))
+        self._lanes = profile.timing(1).lanes if profile and profile.static_power_w else 1
+        self._set_terms(merged(_terms(structure, unit, profile)))
+        self.dense = float(self(torch.ones(self.n_gates, dtype=torch.float64)))
 
     def _set_terms(self, terms: list[Term]) -> None:
-        self.dense = sum(term.amount for term in terms)
-        sides = sorted({gates for term in terms for gates in (term.one, term.other)})
+        sides = sorted({gates for term in terms for gates in (term.one, term.other, *term.padded)})
         branches = sorted({term.branches for term in terms})
         depth = max(map(len, branches), default=0)
         place = {gates: i for i, gates in enumerate(sides)}
@@ -78,6 +85,11 @@ class ExpectedCost(nn.Module):
             "_branches_BD": torch.tensor(
                 [list(gates) + [self.n_gates] * (depth - len(gates)) for gates in branches], dtype=torch.long
             ).reshape(len(branches), depth),
+            "_n_channels_S": torch.tensor([float(len(side)) for side in sides], dtype=torch.float64),
+            # likewise padded with the index behind the last side, which is never rounded
+            "_padded_TP": torch.tensor(
+                [[place[gates] for gates in term.padded] + [len(sides)] * (2 - len(term.padded)) for term in terms]
+            ),
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
@@ -100,10 +112,22 @@ class ExpectedCost(nn.Module):
         exact = open_.to(torch.float64)
         share = exact @ self._share_GS + self._open_S
         value = share.index_select(-1, self._one_T) * share.index_select(-1, self._other_T)
+        if self._lanes > 1:
+            growth = self._growth(share.detach())
+            value = (
+                value * growth.index_select(-1, self._padded_TP[:, 0]) * growth.index_select(-1, self._padded_TP[:, 1])
+            )
         if self._branches_BD.shape[1]:
             value = value * self._branch_open(exact).index_select(-1, self._branch_T)
         cost: Tensor = value @ self._amount_T
         return cost.to(open_.dtype) if open_.dtype == torch.float32 else cost
+
+    def _growth(self, share_S: Tensor) -> Tensor:
+        """By how much the open channels of each side grow when rounded up to lanes, and 1 behind the last."""
+        open_S = share_S * self._n_channels_S
+        blocks_S = torch.ceil(open_S / self._lanes - _SLACK)
+        growth_S = torch.where(open_S > _SLACK, blocks_S * self._lanes / open_S.clamp_min(_SLACK), 1.0)
+        return torch.cat([growth_S, growth_S.new_ones(*growth_S.shape[:-1], 1)], dim=-1)
 
     def _branch_open(self, exact: Tensor) -> Tensor:
         padded = torch.cat([exact, exact.new_ones(*exact.shape[:-1], 1)], dim=-1)
@@ -126,10 +150,17 @@ def _share_matrix(sides: list[Gates], n_gates: int) -> tuple[Tensor, Tensor]:
     return share_GS, open_S
 
 
-def _price(profile: DeviceProfile | None) -> Price:
-    """Return the function, linear in the counts, that prices one operator: in joules, or in MACs without a profile."""
+def _terms(structure: ChannelStructure, unit: Unit, profile: DeviceProfile | None) -> list[Term]:
+    if unit == "params":
+        return parameter_terms(structure)
+    if profile is None:
+        return operator_terms(structure, lambda operator: float(operator.macs))
 
-    def price(operator: OperatorCost) -> float:
-        return float(operator.macs) if profile is None else sum(operator_joules(operator, profile).values())
+    def joules_of(parts: Container[str]) -> Price:
+        def price(operator: OperatorCost) -> float:
+            return sum(value for part, value in operator_joules(operator, profile).items() if part in parts)
 
-    return price
+        return price
+
+    static = joules_of({"static"}) if profile.static_power_w is not None else None
+    return operator_terms(structure, joules_of(set(PARTS) - {"static"}), static)

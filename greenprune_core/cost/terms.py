@@ -31,26 +31,36 @@ class Term:
     one: Gates
     other: Gates
     branches: Gates
+    padded: tuple[Gates, ...] = ()
+    """Tensors whose open channels are rounded up to the lanes of a vector unit: the amount grows by as much."""
 
 
 def merged(terms: Sequence[Term]) -> list[Term]:
     """Add up terms over the same gates."""
-    amounts: dict[tuple[Gates, Gates, Gates], float] = {}
+    amounts: dict[tuple[Gates, Gates, Gates, tuple[Gates, ...]], float] = {}
     for term in terms:
         one, other = sorted((term.one, term.other))
-        key = (one, other, term.branches)
+        key = (one, other, term.branches, tuple(sorted(term.padded)))
         amounts[key] = amounts.get(key, 0.0) + term.amount
     return [Term(amount, *key) for key, amount in amounts.items() if amount]
 
 
-def operator_terms(structure: ChannelStructure, price: Price) -> list[Term]:
-    """Split the price of every operator into what falls with its inputs, its outputs, both, or its branches only."""
+def operator_terms(structure: ChannelStructure, price: Price, padded_price: Price | None = None) -> list[Term]:
+    """Split the price of every operator into what falls with its inputs, its outputs, both, or its branches only.
+
+    Args:
+        structure: which gate decides on which channel.
+        price: what is linear in the operator's counts.
+        padded_price: what rounds the operator's channels up to lanes, to be added.
+    """
     sides = _Sides(structure)
     nodes = {node.name: node for node in structure.graph.graph.nodes}
     terms: list[Term] = []
     for operator in _count_nodes(structure.graph):
         node = nodes[operator.place]
         terms.extend(_terms_of(operator, node, sides, price))
+        if padded_price is not None:
+            terms.extend(_terms_of(operator, node, sides, padded_price, is_padded=True))
     return terms
 
 
@@ -116,11 +126,18 @@ class _Sides:
         return tuple(sorted({*inside, *own}))
 
 
-def _terms_of(operator: OperatorCost, node: fx.Node, sides: _Sides, price: Price) -> Iterator[Term]:
-    outputs, branches = sides.of(node), sides.branches(node)
+def _terms_of(
+    operator: OperatorCost, node: fx.Node, sides: _Sides, price: Price, is_padded: bool = False
+) -> Iterator[Term]:
+    read, made, branches = sides.of_source(node), sides.of(node), sides.branches(node)
+    n_read, n_made = operator.channels
+    # closed heads of attention leave the channels of a product as they are
+    pad_read = (read,) if is_padded and read and len(read) == n_read else ()
+    pad_made = (made,) if is_padded and made and len(made) == n_made else ()
     idle = dataclasses.replace(
-        operator, macs=0, element_ops=0, matrix_bytes=0, vector_bytes=0, read_bytes=0, written_bytes=0
-    )
+        operator, macs=0, element_ops=0, matrix_bytes=0, vector_bytes=0, read_bytes=0, written_bytes=0,
+        channels=(0 if pad_read else n_read, 0 if pad_made else n_made),
+    )  # fmt: skip
     launch = price(idle)
 
     def amount(**counts: Any) -> float:
@@ -128,16 +145,16 @@ def _terms_of(operator: OperatorCost, node: fx.Node, sides: _Sides, price: Price
 
     yield Term(launch, _OPEN, _OPEN, branches)
     # a group of a grouped convolution is kept or closed as a whole: its cost falls with one side
-    is_product = operator.kind in ("conv", "matmul")
-    product = amount(macs=operator.macs, matrix_bytes=operator.matrix_bytes)
-    yield Term(product, sides.of_source(node) if is_product else _OPEN, outputs, branches)
-    along = amount(element_ops=operator.element_ops, written_bytes=operator.written_bytes)
-    yield Term(along, outputs, _OPEN, branches)
+    source = read if operator.kind in ("conv", "matmul") else _OPEN
+    yield Term(amount(macs=operator.macs), source, made, branches, (*pad_read, *pad_made))
+    yield Term(amount(matrix_bytes=operator.matrix_bytes), source, made, branches)
+    yield Term(amount(element_ops=operator.element_ops), made, _OPEN, branches)
+    yield Term(amount(written_bytes=operator.written_bytes), made, _OPEN, branches, pad_made)
     n_values = operator.vector_bytes // getattr(torch, operator.dtype).itemsize
-    one = _OPEN if n_values % max(len(outputs), 1) else outputs
+    one = _OPEN if n_values % max(len(made), 1) else made
     yield Term(amount(vector_bytes=operator.vector_bytes), one, _OPEN, branches)
-    for source, n_bytes in _reads(node, operator):
-        yield Term(amount(read_bytes=n_bytes), sides.of(source), _OPEN, branches)
+    for node_read, n_bytes in _reads(node, operator):
+        yield Term(amount(read_bytes=n_bytes), sides.of(node_read), _OPEN, branches, pad_read)
 
 
 def _reads(node: fx.Node, operator: OperatorCost) -> list[tuple[fx.Node, int]]:

@@ -115,17 +115,38 @@ def test_a_call_takes_well_under_a_millisecond_for_resnet56():
     assert min(seconds) < 1e-3
 
 
-def test_joules_of_time_are_expected_without_the_rounding_to_lanes():
-    """Nearly so: what is left out is at most what the cut network's rounded channels cost."""
+TIMED_CASES = [
+    ("cifar_resnet14", {"granularity": "both", "streams": True}, 16),
+    ("cifar_vgg11", {"granularity": "channel"}, 32),
+    pytest.param("torchvision/shufflenet_v2_x0_5", {"granularity": "both"}, 32, marks=pytest.mark.slow),
+    pytest.param("torchvision/mobilenet_v3_small", {"granularity": "both"}, 32, marks=pytest.mark.slow),
+    pytest.param("torchvision/densenet121", {"granularity": "both"}, 32, marks=pytest.mark.slow),
+]
+
+
+def with_priced_time():
     static = Quantity(value=65.0, source="a test")
-    profile = dataclasses.replace(REFERENCE, static_power_w=static, timings=load_profile(TIMED).timings)
-    gated = gated_network("cifar_resnet8", width=16, image_size=16)
+    return dataclasses.replace(REFERENCE, static_power_w=static, timings=load_profile(TIMED).timings)
+
+
+@pytest.mark.parametrize(("name", "gating", "size"), TIMED_CASES)
+def test_joules_of_time_round_channels_up_to_lanes_as_in_the_cut_network(name, gating, size):
+    profile = with_priced_time()
+    assert profile.timing(1).lanes == 8
+    gated = gated_network(name, width=16 if "torchvision" in name else 24, image_size=size, **gating)
     expected = ExpectedCost(gated.structure, "joules", profile)
-    for seed, keep in enumerate((1.0, 0.8, 0.5)):
+    for seed, keep in enumerate((1.0, 0.8, 0.5, 0.2)):
         masks = random_masks(gated, seed, keep)
-        joules = estimate_energy(count_cost(extract(gated, masks), torch.zeros(1, 3, 16, 16)), profile).joules
-        assert float(expected(flat(masks))) == pytest.approx(joules, rel=1e-9 if keep == 1.0 else 0.2)
-        assert float(expected(flat(masks))) <= joules * (1 + 1e-9)
+        joules = estimate_energy(count_cost(extract(gated, masks), torch.zeros(1, 3, size, size)), profile).joules
+        assert float(expected(flat(masks))) == pytest.approx(joules, rel=1e-6), keep
+    assert expected.dense == pytest.approx(float(expected(torch.ones(expected.n_gates, dtype=torch.float64))))
+
+
+def test_joules_of_time_have_a_slope_between_the_steps_of_the_lanes():
+    expected = ExpectedCost(gated_network("cifar_resnet8", width=16).structure, "joules", with_priced_time())
+    open_ = torch.full((expected.n_gates,), 0.6, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(expected(open_), open_)
+    assert (slope > 0).all()
 
 
 def test_float32_gates_give_float32_and_masks_give_float64():

@@ -179,11 +179,18 @@ class Submitted:
         wait_for(lambda: len(self.rows()) >= n or self.process.poll() is not None, f"{n} trials to end", seconds)
         assert len(self.rows()) >= n, self.output
 
-    def await_states(self, n: int, seconds: float = 240) -> None:
-        """Wait until n running trials have kept a state to go on from."""
-        what = f"{n} running trials to keep their states"
-        wait_for(lambda: len(self.kept_states()) >= n or self.process.poll() is not None, what, seconds)
-        assert self.process.poll() is None, self.output
+    def await_states(self, n: int, seconds: float = 240) -> set[str]:
+        """Wait until n running trials have kept a state to go on from, and return them."""
+        kept: set[str] = set()
+
+        def are_kept() -> bool:
+            kept.clear()
+            kept.update(self.kept_states())
+            return len(kept) >= n or (self.process.poll() or 0) != 0
+
+        wait_for(are_kept, f"{n} running trials to keep their states", seconds)
+        assert len(kept) >= n, self.output
+        return kept
 
     def await_end(self, seconds: float = 700, code: int = 0) -> str:
         """Wait for the end, a good one if no other code is expected, and return the output."""
