@@ -2,6 +2,7 @@
 
 Both trainings advance epoch by epoch in turn, in one process and on the same batches, so that a slow minute of the
 machine hits both. Run: `python benchmarks/one_pass_cost.py [--device cuda] [--networks cifar_resnet20 ...]`.
+`--granularity layer` trains with branch gates; inference is timed for all granularities.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from greenprune_core.config import (
     DataConfig,
     ExecutionConfig,
     GateConfig,
+    Granularity,
     NetworkConfig,
     OptimiserConfig,
     PhaseConfig,
@@ -37,6 +39,7 @@ EPOCHS = 20
 PHASES = PhaseConfig(warm_up=0.05, freeze_at=0.3, freeze_latest=0.3)
 INFERENCE_BATCH = 256
 INFERENCE_PAIRS = 17
+GRANULARITIES: tuple[Granularity, ...] = ("channel", "both", "layer")
 
 
 def main() -> None:
@@ -44,7 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["cifar_resnet20", "cifar_resnet56"])
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--steps-per-epoch", type=int, default=2)
+    parser.add_argument("--steps-per-epoch", type=int, default=12)
+    parser.add_argument("--granularity", choices=GRANULARITIES, default="channel")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -60,9 +64,8 @@ def main() -> None:
     results: dict[str, object] = {}
     for name in options.networks:
         results[name] = compare(name, options)
-        print(
-            write_result("one_pass_cost", vars(options), results), flush=True
-        )  # what is done stays if this is cut off
+        name = "one_pass_cost" if options.granularity == "channel" else f"one_pass_cost_{options.granularity}"
+        print(write_result(name, vars(options), results), flush=True)  # what is done stays if this is cut off
 
 
 def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
@@ -80,7 +83,7 @@ def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
         }
         for key in pairs[0]
     }
-    results["inference"] = inference(network, options)
+    results["inference"] = {kind: inference(network, kind, options) for kind in GRANULARITIES}
     if options.device == "cpu":
         results["peak_memory_ratio"] = memory_ratio(network, options)
     print(network, results, flush=True)
@@ -126,14 +129,14 @@ def phase_unchanged(state: TrainingState, phases: list[str]) -> bool:
     return bool(phases) and phases[-1] == state.phase
 
 
-def inference(network: str, options: argparse.Namespace) -> dict[str, object]:
+def inference(network: str, granularity: Granularity, options: argparse.Namespace) -> dict[str, object]:
     """Time the network cut to half of its MACs in blocks of 8 channels against the dense one, side by side.
 
     Both are treated alike, in the ways in which a user may run them: as they are; with batch norms folded into the
     convolutions (`fold_batch_norms`); and folded with channels last. Each pair is one pass of either network, one after
     the other and in changing order; the speed-up is the median of the pairs' ratios.
     """
-    small, dense, macs_ratio = cut_and_dense(network, options)
+    small, dense, macs_ratio = cut_and_dense(network, granularity, options)
     batch = torch.randn(INFERENCE_BATCH, 3, 32, 32, device=options.device)
     example = batch[:8]
     folded = [fold_batch_norms(net, example) for net in (small, dense)]
@@ -158,10 +161,17 @@ def inference(network: str, options: argparse.Namespace) -> dict[str, object]:
     return results
 
 
-def cut_and_dense(network: str, options: argparse.Namespace) -> tuple[nn.Module, nn.Module, float]:
+def cut_and_dense(
+    network: str, granularity: Granularity, options: argparse.Namespace
+) -> tuple[nn.Module, nn.Module, float]:
     """Return the network cut to half of its MACs, by a random score, the dense one, and the share of MACs kept."""
     config = configuration(network, 0, options)
-    gates = dataclasses.replace(config.gates, round_to=8, streams=True)
+    gates = dataclasses.replace(
+        config.gates,
+        round_to=1 if granularity == "layer" else 8,
+        streams=granularity == "channel",
+        granularity=granularity,
+    )
     state = start(dataclasses.replace(config, gates=gates), data=images(options), device=options.device)
     assert state.pressure is not None
     score = torch.rand(state.gated.n_gates, generator=torch.Generator().manual_seed(0))
@@ -188,7 +198,7 @@ def memory_ratio(network: str, options: argparse.Namespace) -> float:
     peaks = []
     for kind in ("dense", "ours"):
         command = [sys.executable, __file__, "--memory-of", f"{kind}:{network}", "--threads", str(options.threads)]
-        command += ["--batch-size", str(options.batch_size)]
+        command += ["--batch-size", str(options.batch_size), "--granularity", options.granularity]
         peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     return peaks[1] / peaks[0]
 
@@ -210,7 +220,7 @@ def configuration(network: str, seed: int, options: argparse.Namespace) -> Trial
     return TrialConfig(
         network=NetworkConfig(name=network),
         data=DataConfig(name="noise"),
-        gates=GateConfig(learning_rate_factor=5.0),
+        gates=GateConfig(learning_rate_factor=5.0, granularity=options.granularity),
         budget=BudgetConfig(target=0.5),
         phases=PHASES,
         optimiser=OptimiserConfig(batch_size=options.batch_size),

@@ -76,7 +76,8 @@ class Ranking:
         """Turn the majority of the images into a mask at or just under the budget, with the fewest flips.
 
         Gates open for most images are kept before the others; within both, by score. Over budget, the least open are
-        closed; under budget, the most open are reopened; at the end single gates (blocks) that still fit are added.
+        closed; under budget, the most open are reopened; then single gates (blocks) that still fit are added, and a
+        branch that does not fit as a whole is opened with those of its channels that do.
 
         Args:
             open_fraction_V: share of the images on which each gate is open, in [0, 1].
@@ -91,6 +92,8 @@ class Ranking:
         rank_V = self._rank(majority_V * 2 + score_V)
         kept_V = rank_V < self._longest_prefix(rank_V, limit)
         kept_V = self._fill(kept_V, rank_V, limit)
+        while (fuller_V := self._open_in_part(kept_V, rank_V, limit)) is not None:
+            kept_V = fuller_V
         n_flipped = int((kept_V != majority_V).sum())
         return Selection(kept_V=kept_V, cost=float(self._cost(kept_V.to(torch.float64))), n_flipped=n_flipped)
 
@@ -146,3 +149,32 @@ class Ranking:
                 kept_V |= rank_V == fitting[0]
                 closed = torch.cat([fitting[1:], closed])
         return kept_V
+
+    def _open_in_part(self, kept_V: Tensor, rank_V: Tensor, limit: float) -> Tensor | None:
+        """Open the best closed branch that fits with some of its channels, or return None if none helps.
+
+        A branch is known by its cost: while it is closed its channels are free, so that all of them count as kept.
+        """
+        cost = float(self._cost(kept_V.to(torch.float64)))
+        is_free_V = self._free(kept_V, rank_V, cost)
+        for rank in torch.unique(rank_V[~kept_V]) if bool(is_free_V.any()) else ():
+            opened_V = kept_V | (rank_V == rank)
+            bare_V = opened_V & ~is_free_V
+            costs = self._cost(torch.stack((opened_V, bare_V)).to(torch.float64))
+            if costs[1] <= limit * (1 + _ROUNDING) and costs[1] < costs[0] * (1 - _ROUNDING):
+                fuller_V = self._fill(bare_V, rank_V, limit)
+                # costs that are rounded up to lanes have free channels too, but to exchange them gains nothing
+                if float(self._cost(fuller_V.to(torch.float64))) > cost * (1 + _ROUNDING):
+                    return fuller_V
+        return None
+
+    def _free(self, kept_V: Tensor, rank_V: Tensor, cost: float) -> Tensor:
+        """Return the kept gates above the floors that could be closed, each alone, at no gain."""
+        ranks = torch.unique(rank_V[kept_V & (rank_V >= self._n_forced)])
+        free = [
+            part[self._costs_without(kept_V, rank_V, part) >= cost * (1 - _ROUNDING)] for part in ranks.split(_CHUNK)
+        ]
+        return torch.isin(rank_V, torch.cat(free))
+
+    def _costs_without(self, kept_V: Tensor, rank_V: Tensor, ranks: Tensor) -> Tensor:
+        return self._cost((kept_V[None, :] & (rank_V[None, :] != ranks[:, None])).to(torch.float64))

@@ -12,7 +12,7 @@ from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch.fold import each_seed
 from hpsearch.front import LATENCY, Front, Row, accuracy_interval, find_front, is_finite
 from hpsearch.intervals import overlap
-from hpsearch.objectives import ACCURACY, SECOND, Objective
+from hpsearch.objectives import ACCURACY, SECOND, Objective, costs
 from hpsearch.pareto import knee as find_knee
 from hpsearch.units import ACCURACY as ACCURACY_UNIT
 from hpsearch.units import ENERGY, MACS, TIME, Quantity, show
@@ -131,11 +131,13 @@ def pick(
     knee: bool = False,
     trial: str | None = None,
     cost: str = "energy",
+    third: Objective | None = None,
 ) -> Pick:
     """Choose one sub-network.
 
     With a ceiling: the most accurate that keeps all limits. With the floor alone: the cheapest that keeps it. `knee`:
-    the knee of the front. `trial`: that one. Controls are never picked.
+    the knee of the front. `trial`: that one. Controls are never picked. With a third objective, what is on the front
+    and where its knee lies is judged by all three.
 
     Args:
         rows: rows of a run's archive, or its front (whose compared candidates are looked at).
@@ -146,6 +148,7 @@ def pick(
         knee: take the knee.
         trial: id of a trial.
         cost: what is weighed against accuracy where no ceiling says so: energy, macs, params or (modelled) latency.
+        third: the search's third objective, if it has one (a front brings its own).
 
     Raises:
         ConfigError: no or contradicting criteria, an unknown trial, nothing to choose from.
@@ -157,13 +160,13 @@ def pick(
     _check_criteria(limits, knee, trial)
     ceilings = [limit.axis for limit in limits if not limit.is_floor]
     axis = ceilings[0] if ceilings else AXES["modelled latency" if cost == "latency" else cost]
-    front = _compare(rows, axis)
+    front = _compare(rows, axis, third)
     if trial is not None:
         return _describe(_find_trial(front, rows, trial), "trial", front, axis, ())
     if not front.members:
         raise ConfigError(_nothing_to_pick(front, axis))
     if knee:
-        index = find_knee([(1 - row["val_accuracy"], row[axis.column]) for row in front.members])
+        index = find_knee([costs(row, front.objectives) for row in front.members])
         return _describe(front.members[index], "knee", front, axis, ())
     # a budget is kept by the network that is taken away, not by the mean over its seeds
     networks = [network for row in front.candidates for network in each_seed(row)]
@@ -204,10 +207,12 @@ def _time_axis(rows: Front | Sequence[Row]) -> str:
     return "modelled latency" if is_modelled and not is_measured else "latency"
 
 
-def _compare(rows: Front | Sequence[Row], axis: Axis) -> Front:
+def _compare(rows: Front | Sequence[Row], axis: Axis, third: Objective | None) -> Front:
     if isinstance(rows, Front):
-        rows = rows.candidates
-    return find_front(rows, (ACCURACY, axis.objective))
+        rows, further = rows.candidates, rows.objectives[2:]
+    else:
+        further = (third,) if third else ()
+    return find_front(rows, (ACCURACY, axis.objective, *further))
 
 
 def _find_trial(front: Front, rows: Front | Sequence[Row], trial: str) -> Row:

@@ -149,6 +149,7 @@ class SearchRun:
             knee=knee,
             trial=trial,
             cost=self.objectives[1].name,
+            third=self.objectives[2] if len(self.objectives) > 2 else None,
         )
 
     def _with_measurements(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ the logits straight through; noise acts while training only, for at evaluation a
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class HeadGate(Gate):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Decide for each of N images from its features, shape (N, n_features)."""
         hidden = torch.relu(self.norm(self.squeeze(features)))
-        return _straight_through(_limited(self.decide(hidden)), self.noise if self.training else 0.0)
+        return _straight_through(self.decide(hidden), self.noise if self.training else 0.0)
 
     @torch.no_grad()
     def revive(self, index: Tensor) -> None:
@@ -85,7 +86,7 @@ class FreeGate(Gate):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Decide for N images, all alike but for the noise; of the features only their number N is read."""
-        logits = _limited(self.logits).unsqueeze(0)
+        logits = self.logits.unsqueeze(0)
         noise = self.noise if self.training else 0.0
         if noise > 0:
             logits = logits.expand(features.shape[0], -1)
@@ -146,10 +147,38 @@ def gate_maker(family: str, *, initial_open: float, noise: float, hidden: int) -
 
 
 def _straight_through(logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
-    p = torch.sigmoid(logits)
-    if noise == 0:
-        return p, _binary(p)
-    return p, _binary(torch.sigmoid(logits + noise * _logistic(logits)))
+    """Return (p, g) of raw logits, limited in the forward pass only.
+
+    A clamp that stops the gradient would leave a saturated gate dead.
+    """
+    if torch.compiler.is_compiling():
+        return _decide(logits, noise)[:2]
+    p, g = _StraightThrough.apply(logits, noise)
+    return p, g
+
+
+def _decide(logits: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return p, g and the noisy probability that g rounds; written so that a compiler sees the gradients too."""
+    limited = _limited(logits)
+    p = torch.sigmoid(limited)
+    noisy = p if noise == 0 else torch.sigmoid(limited + noise * _logistic(limited))
+    return p, _binary(noisy), noisy
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The gradients of `_decide` in two operations instead of twenty: there is one of these for every group."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+        p, g, noisy = _decide(logits, noise)
+        ctx.save_for_backward(p, noisy)
+        return p, g
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_p: Tensor, of_g: Tensor) -> tuple[Tensor, None]:
+        p, noisy = ctx.saved_tensors
+        return torch.ops.aten.sigmoid_backward(of_p, p).add_(torch.ops.aten.sigmoid_backward(of_g, noisy)), None
 
 
 def _binary(p: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from greenprune_core.gates.families import Gate
-from greenprune_core.gates.scale import Products, scale_channels
+from greenprune_core.gates.scale import Products, pool_channels, scale_channels
 
 
 class GroupGate(nn.Module):
@@ -15,7 +15,9 @@ class GroupGate(nn.Module):
     mask: Tensor
     positions: Tensor | None
 
-    def __init__(self, gate: Gate, n_gates: int, axis: int, positions: Sequence[int] | None) -> None:
+    def __init__(
+        self, gate: Gate, n_gates: int, axis: int, positions: Sequence[int] | None, products: Products
+    ) -> None:
         """Wrap a gate.
 
         Args:
@@ -23,11 +25,13 @@ class GroupGate(nn.Module):
             n_gates: number of gates in the group.
             axis: channel axis of the tensor that it looks at (0 is the batch).
             positions: the group's channels along that axis; None for all of them.
+            products: the memory of the network that it belongs to.
         """
         super().__init__()
         self.gate = gate
         self.axis = axis
         self.is_frozen = False
+        self.products = products
         self.register_buffer("mask", torch.ones(n_gates, dtype=torch.bool))
         where = None if positions is None else torch.tensor(positions)
         self.register_buffer("positions", where, persistent=False)
@@ -37,15 +41,13 @@ class GroupGate(nn.Module):
         if self.is_frozen:
             mask = self.mask.to(x.dtype).unsqueeze(0)
             return mask, mask
-        p, g = self.gate(self._features(x))
-        return p, g
-
-    def _features(self, x: Tensor) -> Tensor:
         if not self.gate.uses_features:
-            return x
-        others = [axis for axis in range(1, x.dim()) if axis != self.axis]
-        pooled = x.mean(others) if others else x
-        return pooled if self.positions is None else pooled.index_select(1, self.positions)
+            p, g = self.gate(x)
+            return p, g
+        pooled, deferred = pool_channels(x, self.axis)
+        p, g = self.gate(pooled if self.positions is None else pooled.index_select(1, self.positions))
+        self.products.note_decision(g, x, deferred)
+        return p, g
 
 
 class Multiply(nn.Module):
@@ -75,6 +77,6 @@ class Multiply(nn.Module):
         else:
             always = decisions[0].new_ones((decisions[0].shape[0], 1))
             scale = torch.cat((*decisions, always), 1).index_select(1, self.index)
-        product = scale_channels(x, scale, self.axis)
+        product = scale_channels(x, scale, self.axis, self.products.deferred_of(x, decisions))
         self.products.note(product, x, scale, self.axis)
         return product

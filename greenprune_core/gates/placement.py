@@ -99,7 +99,7 @@ class _Placement:
         n_gates = self.structure.groups[name]
         n_features = source.meta["shape"][axis] if positions is None else len(positions)
         where = None if positions is None else [int(i) for i in positions]
-        self.gates[name] = GroupGate(self.make_gate(n_features, n_gates), n_gates, axis, where)
+        self.gates[name] = GroupGate(self.make_gate(n_features, n_gates), n_gates, axis, where, self.products)
         key = f"group_{len(self.gates) - 1}"
         self.modules[key] = self.gates[name]
         both = self.graph.call_module(f"gates.{key}", (source,))

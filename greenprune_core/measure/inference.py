@@ -17,6 +17,7 @@ WIDE = 0.1
 """Relative width of an interval above which a figure is called uncertain."""
 
 LONGEST_S = 3600.0
+MOST_WINDOWS = 10_000
 
 BUSY = 0.05
 """Share of the processors kept busy by others above which it is said."""
@@ -32,9 +33,10 @@ class Effort:
     idle_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.min_windows < FEWEST_WINDOWS:
+        if not FEWEST_WINDOWS <= self.min_windows <= MOST_WINDOWS:
             raise ConfigError(
-                f"a measurement needs at least {FEWEST_WINDOWS} windows, but got {self.min_windows}; 20 are usual"
+                f"a measurement takes {FEWEST_WINDOWS} to {MOST_WINDOWS} windows, but got {self.min_windows}; "
+                "20 are usual"
             )
         if not 0 < self.min_seconds <= LONGEST_S:
             raise ConfigError(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from greenprune_core.gates import attach_gates
-from greenprune_core.gates.scale import Products, scale_channels
+from greenprune_core.config import Granularity
+from greenprune_core.gates import GatedNetwork, attach_gates
+from greenprune_core.gates.scale import Products, pool_channels, scale_channels
 from greenprune_core.networks.cifar_resnet import cifar_resnet
 
 
@@ -41,6 +42,61 @@ def test_the_gradients_are_those_of_the_definition(
         torch.autograd.grad((expected * weight).sum(), (x, scale)),
         strict=True,
     ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3, 4, 4), 1), ((5, 7, 3, 2), 3), ((70, 40, 8, 8), 1)])
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_tensor_that_is_pooled_and_scaled_gets_the_gradients_of_the_definition(
+    shape: tuple[int, ...], axis: int, is_used: bool
+) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    others = [i for i in range(1, len(shape)) if i != axis]
+    weight = torch.randn(shape, dtype=torch.float64)
+
+    def loss(means: Tensor, product: Tensor) -> Tensor:
+        return (product * weight).sum() * is_used + means.square().sum() + x.sin().sum()
+
+    means, deferred = pool_channels(x, axis)
+    assert deferred is not None
+    got = loss(means, scale_channels(x, means.sigmoid(), axis, deferred))
+    plain = x.mean(others)
+    place = [shape[i] if i in (0, axis) else 1 for i in range(len(shape))]
+    expected = loss(plain, x * plain.sigmoid().reshape(place))
+    for _ in range(2):  # a second time over the same graph
+        (ours,) = torch.autograd.grad(got, x, retain_graph=True)
+        (theirs,) = torch.autograd.grad(expected, x, retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
+
+
+def network_of(images: Tensor, granularity: Granularity, streams: bool, family: str) -> GatedNetwork:
+    torch.manual_seed(0)
+    dense = cifar_resnet(8, n_classes=5, in_channels=3, width=4).to(images.dtype)
+    network = attach_gates(dense, images, granularity, streams=streams, family=family, noise=1.0).train()
+    network.release_gates()
+    return network
+
+
+@pytest.mark.parametrize("family", ["head", "free", "hard_concrete"])
+@pytest.mark.parametrize(
+    ("granularity", "streams"), [("channel", False), ("channel", True), ("layer", False), ("both", True)]
+)
+def test_the_gradients_of_a_network_are_those_of_plain_operations(
+    monkeypatch: pytest.MonkeyPatch, granularity: Granularity, streams: bool, family: str
+) -> None:
+    images, labels = torch.randn(6, 3, 16, 16, dtype=torch.float64), torch.arange(6) % 5
+    network = network_of(images, granularity, streams, family)
+
+    def all_gradients() -> list[Tensor]:
+        network.zero_grad()
+        torch.manual_seed(5)  # the gates' noise
+        loss = functional.cross_entropy(network(images), labels)
+        (loss + network.open_probability.square().sum() + network.decision_mean.sin().sum()).backward()
+        return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    cheap = all_gradients()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # plain operations, for the compiler to fuse
+    for ours, theirs in zip(cheap, all_gradients(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 

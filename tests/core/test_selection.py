@@ -83,3 +83,28 @@ def test_the_prefix_search_agrees_with_trying_every_length(seed):
     assert selection.cost <= limit * (1 + 1e-9)
     closed = prices[~selection.kept_V]
     assert len(closed) == 0 or float(closed.min()) + selection.cost > limit
+
+
+def test_a_branch_that_does_not_fit_whole_is_opened_with_the_channels_that_do():
+    groups = [slice(0, 4), slice(4, 8), slice(8, 9), slice(9, 10)]  # two layers and the branches that they lie in
+
+    def price_of_branches(masks: torch.Tensor) -> torch.Tensor:
+        return masks[..., 8] * (1 + masks[..., :4].sum(-1)) + masks[..., 9] * (1 + masks[..., 4:8].sum(-1))
+
+    score = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.6, 0.9, 0.7, 0.8, 0.95, 0.3])
+    selection = Ranking(groups, [1, 1, 0, 0], price_of_branches).repair(score, score, 8.0)
+    assert selection.kept_V.tolist() == [True] * 4 + [False, True, False, True] + [True, True]
+    assert selection.cost == 8.0
+    assert selection.n_flipped == 3
+    too_small = Ranking(groups, [1, 1, 0, 0], price_of_branches).repair(score, score, 6.5)
+    assert too_small.kept_V.tolist() == [True] * 9 + [False]
+
+
+def test_costs_in_steps_of_lanes_do_not_count_as_free_channels():
+    def price_in_steps(masks: torch.Tensor) -> torch.Tensor:
+        return torch.ceil(masks[..., :3].sum(-1) / 2) * 2 + torch.ceil(masks[..., 3:].sum(-1) / 2) * 2
+
+    score = torch.tensor([0.9, 0.8, 0.7, 0.95, 0.85, 0.75])
+    selection = Ranking(GROUPS, [1, 1], price_in_steps).repair(score, score, 6.0)
+    assert selection.cost == 6.0
+    assert selection.kept_V.tolist() == [True, True, False, True, True, True]

@@ -6,6 +6,7 @@ from archive_maker import make_row
 
 from greenprune_core.errors import ConfigError
 from hpsearch.front import find_front
+from hpsearch.objectives import THIRD, choose
 from hpsearch.picker import NothingFitsError, as_plain, pick
 
 ROWS = [
@@ -146,6 +147,20 @@ def test_the_knee_is_that_of_the_cost_that_was_searched_on():
     ]
     assert pick(rows, knee=True, cost="macs").trial_id == "t00002"
     assert pick(rows, knee=True).axis.name == "energy"
+
+
+def test_three_objectives_decide_together_what_is_on_the_front_and_where_its_knee_lies():
+    rows = [
+        make_row(1, accuracy=0.90, energy_j=1.0e-3, train_energy_j=9.0),
+        make_row(2, accuracy=0.89, energy_j=1.1e-3, train_energy_j=2.0),
+        make_row(3, accuracy=0.70, energy_j=0.2e-3, train_energy_j=9.0),
+    ]
+    third = THIRD["training-energy"]
+    assert not pick(rows, trial="t00002").is_on_front
+    assert pick(rows, trial="t00002", third=third).is_on_front
+    assert pick(rows, knee=True).trial_id == "t00001"
+    assert pick(rows, knee=True, third=third).trial_id == "t00002"
+    assert pick(find_front(rows, choose("energy", "training-energy")), trial="t00002").is_on_front
 
 
 def test_a_trial_without_figures_can_be_picked_by_name_and_has_no_neighbours():
