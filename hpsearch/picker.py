@@ -209,10 +209,8 @@ def _time_axis(rows: Front | Sequence[Row]) -> str:
 
 def _compare(rows: Front | Sequence[Row], axis: Axis, third: Objective | None) -> Front:
     if isinstance(rows, Front):
-        rows, further = rows.candidates, rows.objectives[2:]
-    else:
-        further = (third,) if third else ()
-    return find_front(rows, (ACCURACY, axis.objective, *further))
+        return find_front(rows.candidates, (ACCURACY, axis.objective, *rows.objectives[2:]))
+    return find_front(rows, (ACCURACY, axis.objective, *([third] if third else [])))
 
 
 def _find_trial(front: Front, rows: Front | Sequence[Row], trial: str) -> Row:
