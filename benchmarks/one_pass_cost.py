@@ -44,6 +44,21 @@ GRANULARITIES: tuple[Granularity, ...] = ("channel", "both", "layer")
 
 def main() -> None:
     """Run the pairs, print the ratios and write the result file."""
+    options = parse(sys.argv[1:])
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        print(peak_memory(options.memory_of, options))
+        return
+    kind = [options.device] * (options.device != "cpu") + [options.granularity] * (options.granularity != "channel")
+    results: dict[str, object] = {}
+    for name in options.networks:
+        results[name] = compare(name, options)
+        # what is done stays if this is cut off
+        print(write_result("_".join(["one_pass_cost", *kind]), vars(options), results), flush=True)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["cifar_resnet20", "cifar_resnet56"])
     parser.add_argument("--pairs", type=int, default=3)
@@ -56,16 +71,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.memory_of:
-        print(peak_memory(options.memory_of, options))
-        return
-    results: dict[str, object] = {}
-    for name in options.networks:
-        results[name] = compare(name, options)
-        name = "one_pass_cost" if options.granularity == "channel" else f"one_pass_cost_{options.granularity}"
-        print(write_result(name, vars(options), results), flush=True)  # what is done stays if this is cut off
+    return parser.parse_args(arguments)
 
 
 def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
