@@ -1,12 +1,12 @@
 """Searches of real trials on a real Ray that end by their energy budget: what is kept, and how they go on."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import search_driver
+from short_folder import short_folder
 
 from hpsearch import archive
 from hpsearch.cli import main
@@ -27,8 +27,10 @@ def ray_session() -> Iterator[None]:
 
     from hpsearch.cluster.session import connect
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="gp", dir="/tmp"))
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(folder))
+        # at the niceness that Ray gives them workers starve beside other tests
+        patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("PYTHONPATH", f"{search_driver.BENCHMARKS}{os.pathsep}{Path(__file__).parent}")
         connect("local")
         yield

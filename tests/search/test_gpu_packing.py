@@ -4,13 +4,13 @@ Each number side by side prints a line `PACKING | ...`; the rates are reported, 
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from short_folder import short_folder
 
 from hpsearch import archive
 from hpsearch.settings import resolve
@@ -31,10 +31,10 @@ N_TRIALS = 8
 def session() -> Iterator[None]:
     import ray
 
-    folder = tempfile.mkdtemp(prefix="gp", dir="/tmp")
-    ray.init(num_cpus=N_TRIALS, num_gpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
-    yield
-    ray.shutdown()
+    with short_folder() as folder:
+        ray.init(num_cpus=N_TRIALS, num_gpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder))
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.parametrize("n_packed", [1, 2, 4, 8])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import search_driver
 import torch
+from short_folder import short_folder
 
 from greenprune_core.config import TrialConfig
 from hpsearch import archive
@@ -62,13 +62,12 @@ def one_gpu() -> Iterator[None]:
     import ray
 
     here = Path(__file__).parent
-    with pytest.MonkeyPatch.context() as patch:
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{search_driver.BENCHMARKS}:{here}")
         patch.setenv("EPOCHS", "2")
         patch.setenv("RAY_worker_niceness", "0")
-        folder = tempfile.mkdtemp(prefix="gp", dir="/tmp")
         ray.init(
-            num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder,
+            num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder),
             object_store_memory=200_000_000,
         )  # fmt: skip
         yield

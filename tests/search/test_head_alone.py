@@ -1,12 +1,12 @@
 """A head without processors for Ray, alone and with a worker: who runs the trials of a whole search."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import search_driver
+from short_folder import short_folder
 
 from hpsearch import archive
 from hpsearch.cluster import session as cluster
@@ -25,12 +25,12 @@ def ray_nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     here = Path(__file__).parent
-    with pytest.MonkeyPatch.context() as patch:
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{search_driver.BENCHMARKS}:{here}")
         patch.setenv("EPOCHS", "3")
         patch.setenv("RAY_worker_niceness", "0")
         patch.setattr(cluster, "cores_here", lambda: 2.0)
-        patch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="gp", dir="/tmp"))
+        patch.setenv("RAY_TMPDIR", str(folder))
         options = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
         nodes = Cluster(initialize_head=True, head_node_args=options)
         nodes.connect()

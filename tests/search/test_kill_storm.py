@@ -8,11 +8,9 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,6 +19,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from search_driver import BENCHMARKS, Driver, processes_with, wait_until_gone
+from short_folder import short_folder
 from storm import hypervolume
 
 from hpsearch import archive
@@ -71,19 +70,18 @@ def test_drivers_killed_at_random_moments_lose_nothing_and_finish_each_trial_onc
 @pytest.mark.timeout(3600)
 def test_searches_on_ray_killed_at_30_random_moments_finish_each_trial_once(tmp_path, monkeypatch):
     monkeypatch.setenv("EPOCHS", "5")
-    ray_folder = Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
-    storm = RayStorm(tmp_path, ray_folder, n_trials=60, seed=7)
-    for victim in storm.shuffled(["driver", "worker", "both"] * 10):
-        storm.kill(victim)
-    storm.finish()
+    with short_folder() as ray_folder:
+        storm = RayStorm(tmp_path, ray_folder, n_trials=60, seed=7)
+        for victim in storm.shuffled(["driver", "worker", "both"] * 10):
+            storm.kill(victim)
+        storm.finish()
+        assert wait_until_gone(str(ray_folder)) == []
     assert storm.n_kills == 30
     assert storm.volumes == sorted(storm.volumes), "the hypervolume never falls"
     assert len(set(storm.n_rows)) > 10, "the kills hit the search in its middle"
     rows = _assert_each_once(tmp_path / "run", 60)
     opened = open_run(tmp_path / "run")
     assert [row["trial_id"] for row in opened.compared.members] == [row["trial_id"] for row in find_front(rows).members]
-    assert wait_until_gone(str(ray_folder)) == []
-    shutil.rmtree(ray_folder, ignore_errors=True)
 
 
 class RayStorm:

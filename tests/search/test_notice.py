@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from search_driver import Driver, wait_until_gone
+from short_folder import short_folder
 from test_worker import _task
 
 from hpsearch.archive import read_archive, rows
@@ -96,17 +95,16 @@ def test_a_worker_process_that_gets_sigterm_hands_its_trial_on_and_no_failure_is
 ) -> None:
     monkeypatch.setenv("SLEEP_S", "2")  # epochs: the first checkpoint comes 12 s before the trial's end
     monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's own starves beside other tests
-    ray_folder = Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
-    search = Driver(tmp_path, ray_folder, trials=2, **{"max-failures": 0})
-    search.wait_for_a_checkpoint(tmp_path / "run")
-    for pid in _trial_workers(ray_folder):
-        os.kill(pid, signal.SIGTERM)
-    assert search.finish(200) == 0, search.output.read_text()
+    with short_folder() as ray_folder:
+        search = Driver(tmp_path, ray_folder, trials=2, **{"max-failures": 0})
+        search.wait_for_a_checkpoint(tmp_path / "run")
+        for pid in _trial_workers(ray_folder):
+            os.kill(pid, signal.SIGTERM)
+        assert search.finish(200) == 0, search.output.read_text()
+        assert wait_until_gone(str(ray_folder)) == []
     found = rows(read_archive(RunStorage.open(tmp_path / "run")).table)
     assert [row["state"] for row in found] == ["complete"] * 2, [row["error"] for row in found]
     assert any((row["details"] or {}).get("continued_at_epoch", 0) > 0 for row in found)
-    assert wait_until_gone(str(ray_folder)) == []
-    shutil.rmtree(ray_folder, ignore_errors=True)
 
 
 def _trial_workers(ray_folder: Path) -> list[int]:

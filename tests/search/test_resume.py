@@ -1,7 +1,6 @@
 """A search that is interrupted, then killed, and goes on: every trial finished once, none RUNNING, nothing lost."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from search_driver import Driver, wait_until_gone
+from short_folder import short_folder
 
 from hpsearch.archive import read_archive, rows
 from hpsearch.storage import RunStorage
@@ -18,11 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    # short: Ray's sockets lie below it, and a socket's path ends at 107 characters
-    folder = Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
-    yield folder
-    assert wait_until_gone(str(folder)) == []
-    shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        yield folder
+        assert wait_until_gone(str(folder)) == []
 
 
 def _rows(run: Path) -> list[dict]:

@@ -1,6 +1,5 @@
 """Whole searches with tabulated trials on a real Ray: every end of a trial, halving, budgets."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 import search_driver
+from short_folder import short_folder
 
 from hpsearch import archive
 from hpsearch.settings import resolve
@@ -28,8 +28,10 @@ def ray_session() -> Iterator[None]:
 
     from hpsearch.cluster.session import connect
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="gp", dir="/tmp"))
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(folder))
+        # at the niceness that Ray gives them workers starve beside other tests
+        patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("PYTHONPATH", str(search_driver.BENCHMARKS))
         patch.setenv("EPOCHS", "9")
         connect("local")

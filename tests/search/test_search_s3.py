@@ -1,11 +1,11 @@
 """A whole search in an object store (moto's S3 on loopback): run, gone on with, read, and no credential left behind."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
+from short_folder import short_folder
 
 from hpsearch.archive import read_trials
 from hpsearch.cli import main
@@ -48,11 +48,11 @@ def ray_session(environment: dict[str, str]) -> Iterator[Path]:
 
     from hpsearch.cluster.session import connect
 
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tempfile.mkdtemp(prefix="gp", dir="/tmp")
-        patch.setenv("RAY_TMPDIR", folder)
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(folder))
+        patch.setenv("RAY_worker_niceness", "0")
         connect("local")
-        yield Path(folder)
+        yield folder
         ray.shutdown()
 
 

@@ -1,11 +1,9 @@
 """A store that refuses and then answers slowly: calls are tried again, and a search in it loses nothing."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -19,6 +17,7 @@ import pyarrow.fs as pafs
 import pytest
 from namespace_hosts import wait_for
 from search_driver import wait_until_gone
+from short_folder import short_folder
 
 from greenprune_core.errors import ConfigError
 from hpsearch import storage
@@ -103,10 +102,9 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
-    yield folder
-    assert wait_until_gone(str(folder)) == []
-    shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        yield folder
+        assert wait_until_gone(str(folder)) == []
 
 
 @pytest.mark.slow
