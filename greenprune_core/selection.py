@@ -118,11 +118,15 @@ class Ranking:
         low, high = self._n_forced, self._n_blocks
         if float(self._cost((rank_V < low).to(torch.float64))) > limit * (1 + _ROUNDING):
             self._refuse(rank_V, low, limit)
+        return self._bisect(torch.zeros_like(rank_V, dtype=torch.bool), rank_V, (low, high), limit)
+
+    def _bisect(self, kept_V: Tensor, place_V: Tensor, between: tuple[int, int], limit: float) -> int:
+        """Largest K in the range such that the kept gates with all of place below K cost at most the limit."""
+        low, high = between
         while low < high:  # invariant: a prefix of `low` fits, one of more than `high` does not
             lengths = torch.unique(torch.linspace(low + 1, high, _CANDIDATES).round().long())
-            candidates = (rank_V[None, :] < lengths[:, None]).to(torch.float64)
-            fits = self._cost(candidates) <= limit * (1 + _ROUNDING)
-            n_fitting = int(fits.sum())
+            candidates = kept_V[None, :] | (place_V[None, :] < lengths[:, None])
+            n_fitting = int((self._cost(candidates.to(torch.float64)) <= limit * (1 + _ROUNDING)).sum())
             if n_fitting < len(lengths):
                 high = int(lengths[n_fitting]) - 1
             if n_fitting > 0:
@@ -146,9 +150,16 @@ class Ranking:
             candidates = kept_V[None, :] | (rank_V[None, :] == head[:, None])
             fitting = head[self._cost(candidates.to(torch.float64)) <= limit * (1 + _ROUNDING)]
             if len(fitting):  # what did not fit now cannot fit later: the cost only grows
-                kept_V |= rank_V == fitting[0]
-                closed = torch.cat([fitting[1:], closed])
+                n_added = self._n_that_fit_together(kept_V, rank_V, fitting, limit)
+                kept_V |= torch.isin(rank_V, fitting[:n_added])
+                closed = torch.cat([fitting[n_added + 1 :], closed])  # the one after them did not fit
         return kept_V
+
+    def _n_that_fit_together(self, kept_V: Tensor, rank_V: Tensor, fitting: Tensor, limit: float) -> int:
+        """Return how many of these ranks, in this order, can be added at once; each fits alone."""
+        place_B = torch.full((self._n_blocks,), len(fitting))
+        place_B[fitting] = torch.arange(len(fitting))
+        return self._bisect(kept_V, place_B[rank_V], (1, len(fitting)), limit)
 
     def _open_in_part(self, kept_V: Tensor, rank_V: Tensor, limit: float) -> Tensor | None:
         """Open the best closed branch that fits with some of its channels, or return None if none helps.

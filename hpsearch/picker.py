@@ -160,14 +160,15 @@ def pick(
     _check_criteria(limits, knee, trial)
     ceilings = [limit.axis for limit in limits if not limit.is_floor]
     axis = ceilings[0] if ceilings else AXES["modelled latency" if cost == "latency" else cost]
-    front = _compare(rows, axis, third)
+    front = _compare(rows, axis)
+    of_all = _by_all_objectives(rows, axis, third) or front
     if trial is not None:
-        return _describe(_find_trial(front, rows, trial), "trial", front, axis, ())
+        return _describe(_find_trial(front, rows, trial), "trial", front, axis, (), of_all)
     if not front.members:
         raise ConfigError(_nothing_to_pick(front, axis))
     if knee:
-        index = find_knee([costs(row, front.objectives) for row in front.members])
-        return _describe(front.members[index], "knee", front, axis, ())
+        index = find_knee([costs(row, of_all.objectives) for row in of_all.members])
+        return _describe(of_all.members[index], "knee", front, axis, (), of_all)
     # a budget is kept by the network that is taken away, not by the mean over its seeds
     networks = [network for row in front.candidates for network in each_seed(row)]
     comparable = [row for row in networks if all(is_finite(row.get(limit.axis.column)) for limit in limits)]
@@ -178,9 +179,9 @@ def pick(
         raise NothingFitsError(limits, min(comparable, key=lambda row: _excess(row, limits)))
     if ceilings:
         chosen = min(fitting, key=lambda row: (-row["val_accuracy"], row[axis.column], row["trial_id"]))
-        return _describe(chosen, "budget", front, axis, limits)
+        return _describe(chosen, "budget", front, axis, limits, of_all)
     chosen = min(fitting, key=lambda row: (row[axis.column], -row["val_accuracy"], row["trial_id"]))
-    return _describe(chosen, "accuracy", front, axis, limits)
+    return _describe(chosen, "accuracy", front, axis, limits, of_all)
 
 
 def _check_criteria(limits: Sequence[Limit], knee: bool, trial: str | None) -> None:
@@ -207,10 +208,17 @@ def _time_axis(rows: Front | Sequence[Row]) -> str:
     return "modelled latency" if is_modelled and not is_measured else "latency"
 
 
-def _compare(rows: Front | Sequence[Row], axis: Axis, third: Objective | None) -> Front:
-    if isinstance(rows, Front):
-        return find_front(rows.candidates, (ACCURACY, axis.objective, *rows.objectives[2:]))
-    return find_front(rows, (ACCURACY, axis.objective, *([third] if third else [])))
+def _compare(rows: Front | Sequence[Row], axis: Axis) -> Front:
+    """Compare by accuracy and one cost: whom a budget chooses from, and what lies beside the chosen one."""
+    return find_front(rows.candidates if isinstance(rows, Front) else rows, (ACCURACY, axis.objective))
+
+
+def _by_all_objectives(rows: Front | Sequence[Row], axis: Axis, third: Objective | None) -> Front | None:
+    """Compare by a third objective too; None without one, or where no trial has a value for it."""
+    further = rows.objectives[2:] if isinstance(rows, Front) else [third] if third else []
+    known = rows.candidates if isinstance(rows, Front) else rows
+    front = find_front(known, (ACCURACY, axis.objective, *further)) if further else None
+    return front if front and front.members else None
 
 
 def _find_trial(front: Front, rows: Front | Sequence[Row], trial: str) -> Row:
@@ -234,9 +242,9 @@ def _find_trial(front: Front, rows: Front | Sequence[Row], trial: str) -> Row:
     raise ConfigError(f"--trial names a trial of the run, but got {trial!r}; on the front are e.g. {near}")
 
 
-def _describe(row: Row, way: Way, front: Front, axis: Axis, limits: tuple[Limit, ...]) -> Pick:
+def _describe(row: Row, way: Way, front: Front, axis: Axis, limits: tuple[Limit, ...], of_all: Front) -> Pick:
     place = next((i for i, member in enumerate(front.members) if row["trial_id"] in front.names_of(member)), None)
-    is_on_front = place is not None
+    is_on_front = any(row["trial_id"] in of_all.names_of(member) for member in of_all.members)
     if place is not None:
         below, above = front.members[:place], front.members[place + 1 :]
     elif is_finite(row.get(axis.column)) and is_finite(row.get(ACCURACY.column)):

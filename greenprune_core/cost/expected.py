@@ -23,9 +23,6 @@ from greenprune_core.graph import ChannelStructure
 
 Unit = Literal["macs", "params", "joules"]
 
-_SLACK = 1e-6
-"""A sum of hard gates is a whole number of channels up to this."""
-
 
 class ExpectedCost(nn.Module):
     """Absolute expected cost of one inference for open probabilities (or hard masks) of the gates.
@@ -125,8 +122,9 @@ class ExpectedCost(nn.Module):
     def _growth(self, share_S: Tensor) -> Tensor:
         """By how much the open channels of each side grow when rounded up to lanes, and 1 behind the last."""
         open_S = share_S * self._n_channels_S
-        blocks_S = torch.ceil(open_S / self._lanes - _SLACK)
-        growth_S = torch.where(open_S > _SLACK, blocks_S * self._lanes / open_S.clamp_min(_SLACK), 1.0)
+        # less than half a channel is a leak of a gate that is about to close, not worth a block of lanes
+        blocks_S = torch.ceil((open_S - 0.5) / self._lanes).clamp_min(1)
+        growth_S = torch.where(open_S > 0.5, blocks_S * self._lanes / open_S.clamp_min(0.5), 1.0)
         return torch.cat([growth_S, growth_S.new_ones(*growth_S.shape[:-1], 1)], dim=-1)
 
     def _branch_open(self, exact: Tensor) -> Tensor:

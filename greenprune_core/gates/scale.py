@@ -26,6 +26,10 @@ class Deferred:
     def __init__(self) -> None:
         self.factors: tuple[Tensor, Tensor] | None = None
 
+    def clear(self) -> None:
+        """Forget what is left at the end of a backward pass."""
+        self.factors = None
+
 
 def pool_channels(x: Tensor, axis: int) -> tuple[Tensor, Deferred | None]:
     """Average over all axes but images and channels.
@@ -104,6 +108,8 @@ class _Scale(torch.autograd.Function):
             torch.sum(part, axes, keepdim=True, out=of_scale[start : start + step])
         if ctx.deferred is not None:
             ctx.deferred.factors = (gradient, scale)
+            # whoever asks for the gates' gradients alone never comes to the pooling
+            torch.autograd.Variable._execution_engine.queue_callback(ctx.deferred.clear)
             return None, of_scale, None
         return gradient * scale if ctx.needs_input_grad[0] else None, of_scale, None
 

@@ -142,6 +142,13 @@ def test_joules_of_time_round_channels_up_to_lanes_as_in_the_cut_network(name, g
     assert expected.dense == pytest.approx(float(expected(torch.ones(expected.n_gates, dtype=torch.float64))))
 
 
+def test_a_gate_that_leaks_a_little_costs_no_block_of_lanes():
+    expected = ExpectedCost(gated_network("cifar_resnet8", width=16).structure, "joules", with_priced_time())
+    hard = torch.zeros(expected.n_gates, dtype=torch.float64)
+    hard[::2] = 1.0
+    assert float(expected(hard + (1 - hard) * 1e-3)) == pytest.approx(float(expected(hard)), rel=1e-2)
+
+
 def test_joules_of_time_have_a_slope_between_the_steps_of_the_lanes():
     expected = ExpectedCost(gated_network("cifar_resnet8", width=16).structure, "joules", with_priced_time())
     open_ = torch.full((expected.n_gates,), 0.6, dtype=torch.float64, requires_grad=True)

@@ -69,6 +69,19 @@ def test_a_tensor_that_is_pooled_and_scaled_gets_the_gradients_of_the_definition
         torch.testing.assert_close(ours, theirs)
 
 
+def test_what_the_gradients_of_gates_alone_leave_behind_enters_no_later_backward_pass() -> None:
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = attach_gates(dense.double(), images, "channel", streams=False, noise=0.0).train()
+    network.release_gates()
+    loss, penalty = network(images).square().sum(), network.open_probability.square().sum()
+    weight = network.network.get_parameter("0.weight")
+    (alone,) = torch.autograd.grad(penalty, weight, retain_graph=True)
+    torch.autograd.grad(loss, list(network.gate_parameters()), retain_graph=True)
+    (after,) = torch.autograd.grad(penalty, weight)
+    torch.testing.assert_close(after, alone)
+
+
 def network_of(images: Tensor, granularity: Granularity, streams: bool, family: str) -> GatedNetwork:
     torch.manual_seed(0)
     dense = cifar_resnet(8, n_classes=5, in_channels=3, width=4).to(images.dtype)

@@ -163,6 +163,19 @@ def test_three_objectives_decide_together_what_is_on_the_front_and_where_its_kne
     assert pick(find_front(rows, choose("energy", "training-energy")), trial="t00002").is_on_front
 
 
+def test_a_trial_without_the_third_objective_is_picked_by_a_budget_all_the_same():
+    rows = [
+        make_row(1, accuracy=0.90, energy_j=1.0e-3, train_energy_j=5.0, train_energy_source="nvml"),
+        make_row(2, accuracy=0.95, energy_j=0.9e-3, train_energy_j=4.0, train_energy_source="model:x"),
+        make_row(3, accuracy=0.85, energy_j=0.5e-3, train_energy_j=5.0, train_energy_source="nvml"),
+        make_row(4, accuracy=0.97, energy_j=1.2e-3, train_energy_j=None),
+    ]
+    third = THIRD["training-energy"]
+    assert pick(rows, max_energy_j=1.0e-3, third=third).trial_id == "t00002"
+    assert pick(rows, max_energy_j=1.5e-3, third=third).trial_id == "t00004"
+    assert pick(rows[3:], knee=True, third=third).trial_id == "t00004"
+
+
 def test_a_trial_without_figures_can_be_picked_by_name_and_has_no_neighbours():
     picked = pick([*ROWS, make_row(8, accuracy=math.nan)], trial="t00008")
     assert (picked.cheaper, picked.dearer, picked.is_on_front) == (None, None, False)
