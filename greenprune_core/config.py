@@ -111,6 +111,9 @@ class GateConfig:
     floor_share: float = 0.5
     """Smallest share of open gates per channel group over the kept fraction asked for, in [0, 1]: at 0.5 and a target
     of 0.3 a layer keeps at least 15 % of its channels. A layer of one channel passes `floor` but not the signal."""
+    look_every: int = 4
+    """Gates look at the images at every so many-th step of the select phase (oftener where it has few steps); between,
+    they rest, and the weights learn in the network cut to what the gates agree on so far. 1: at every step."""
     round_to: int = 1
     """Kept channels per group are a multiple of this (8 is what hardware likes); 1 leaves them as found."""
 
@@ -134,7 +137,7 @@ class GateConfig:
             f"floor_share={self.floor_share}",
             "0 leaves the floor alone",
         )
-        for name in ("floor", "hidden", "round_to"):
+        for name in ("floor", "hidden", "look_every", "round_to"):
             value = getattr(self, name)
             need(value >= 1, f"{name} needs at least 1", f"{name}={value}", "take 1 or more")
 

@@ -61,8 +61,8 @@ class OnePassResult:
     """What training the dense network for the same steps would have taken."""
     spent: dict[str, PhaseSpent]
     """Steps, images and seconds of each phase."""
-    training_parts: dict[str, TrainingPart]
-    """What went through which network, by phase: what the joules of training are reckoned from."""
+    training_parts: dict[str, list[TrainingPart]]
+    """By phase, what went through which network: what the joules of training are reckoned from."""
     masks: dict[str, list[bool]]
     """Kept gates per group."""
     freeze_report: FreezeReport | None
@@ -220,7 +220,8 @@ def finished(state: TrainingState) -> OnePassResult:
     assert state.masks is not None
     assert state.verify_difference is not None
     parts = state.training_parts()
-    n_trained = sum(part.n_trained for part in parts.values())
+    all_parts = [part for of_phase in parts.values() for part in of_phase]
+    n_trained = sum(part.n_trained for part in all_parts)
     return OnePassResult(
         config=state.config,
         network=state.network.eval(),
@@ -231,7 +232,7 @@ def finished(state: TrainingState) -> OnePassResult:
         test_accuracy=accuracy(state.network, state.data.plain_batches("test", EVALUATION_BATCH)),
         n_validation=state.data.n_validation,
         n_test=state.data.n_test,
-        train_macs=training_macs(parts.values()),
+        train_macs=training_macs(all_parts),
         dense_train_macs=training_macs([TrainingPart(cost=state.dense_cost, n_trained=n_trained)]),
         spent=state.spent,
         training_parts=parts,

@@ -49,12 +49,13 @@ class Pressure:
         config: losses, phases, budget and gates are read.
         gated: the network whose gates are pressed.
         device: where the network's gates live.
+        look_every: steps from one look of the gates to the next.
 
     Raises:
         ConfigError: the floor of all groups costs more than the budget.
     """
 
-    def __init__(self, config: TrialConfig, gated: GatedNetwork, device: str) -> None:
+    def __init__(self, config: TrialConfig, gated: GatedNetwork, device: str, look_every: int = 1) -> None:
         self._losses = config.losses
         self._target = kept_fraction(config.phases, config.budget.target)
         self._polar_strength = polar_strength(config.phases)
@@ -72,6 +73,11 @@ class Pressure:
         )
         self._final_target = config.budget.target
         self._kept_V = torch.ones(gated.n_gates, dtype=torch.bool, device=device)
+        # one look stands for all the steps until the next
+        self._averaging = _AVERAGING**look_every
+        self._dual_step = config.losses.dual_step * look_every
+        self._ranking_period = max(1, _RANKING_PERIOD // look_every)
+        self.agreed_V = torch.ones(gated.n_gates, dtype=torch.bool)
         self.multiplier = torch.zeros((), device=device)
         self.open_average_V = torch.full((gated.n_gates,), config.gates.initial_open, device=device)
         self.promise()  # a target that the floors alone exceed is refused here, not after the warm-up
@@ -84,22 +90,22 @@ class Pressure:
         """Return the kept fraction asked for at this progress."""
         return self._target(progress)
 
-    def terms(self, gated: GatedNetwork, progress: float, step: int) -> Terms:
+    def terms(self, gated: GatedNetwork, progress: float, look: int) -> Terms:
         """Return the loss terms after a dynamic forward pass, and let the memory follow.
 
         Args:
             gated: has just seen a batch in dynamic mode.
             progress: of the whole run, in [0, 1].
-            step: number of this step; the ranking is renewed every few.
+            look: number of this look; the ranking is renewed every few.
         """
         target = self._target(progress)
         kept = self._cost(gated.decision_mean) / self._cost.dense
         budget = self._losses.budget_weight * budget_loss(kept, target) + self.multiplier * kept
         with torch.no_grad():
-            self.multiplier = ascend_multiplier(self.multiplier, kept.detach(), target, self._losses.dual_step)
-            self.open_average_V = torch.lerp(gated.open_probability.detach(), self.open_average_V, _AVERAGING)
+            self.multiplier = ascend_multiplier(self.multiplier, kept.detach(), target, self._dual_step)
+            self.open_average_V = torch.lerp(gated.open_probability.detach(), self.open_average_V, self._averaging)
         weight = self._losses.polar_weight * self._polar_strength(progress)
-        polar = weight * self._polar(gated, target, step) if weight > 0 else torch.zeros_like(budget)
+        polar = weight * self._polar(gated, target, look) if weight > 0 else torch.zeros_like(budget)
         return Terms(budget=budget, polar=polar, kept=kept.detach().double(), target=target)
 
     def care(self, gated: GatedNetwork, terms: Terms, progress: float) -> list[Symptom]:
@@ -125,6 +131,10 @@ class Pressure:
         gated.revive([gate for symptom in symptoms for gate in symptom.gates])
         return symptoms
 
+    def agree(self) -> None:
+        """Take what the gates agree on now as the mask of the rests to come."""
+        self.agreed_V = self._ranking.majority(self.open_average_V)
+
     def promise(self) -> Tensor:
         """Return the mask (bool, V, on the CPU) that freezing now under the final target would keep."""
         return self._ranking.keep_best(self.open_average_V, self._final_target * self._cost_on_cpu.dense)
@@ -140,7 +150,12 @@ class Pressure:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the memory, to be saved."""
-        return {"multiplier": self.multiplier, "open_average_V": self.open_average_V, "kept_V": self._kept_V}
+        return {
+            "multiplier": self.multiplier,
+            "open_average_V": self.open_average_V,
+            "kept_V": self._kept_V,
+            "agreed_V": self.agreed_V,
+        }
 
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
         """Take over a saved memory."""
@@ -148,15 +163,16 @@ class Pressure:
         self.multiplier = saved["multiplier"].to(device)
         self.open_average_V = saved["open_average_V"].to(device)
         self._kept_V = saved["kept_V"].to(device)
+        self.agreed_V = saved["agreed_V"]
 
-    def _polar(self, gated: GatedNetwork, target: float, step: int) -> Tensor:
+    def _polar(self, gated: GatedNetwork, target: float, look: int) -> Tensor:
         form = self._losses.polar_form
         if form == "half":
             return polar_half_loss(gated.decision_mean)
         if form == "variance":
             return polar_variance_loss(gated.probabilities)
         if form == "watershed":
-            if step % _RANKING_PERIOD == 0:
+            if look % self._ranking_period == 0:
                 kept_V = self._ranking.keep_best(self.open_average_V, target * self._cost_on_cpu.dense)
                 self._kept_V = kept_V.to(self.multiplier.device)
             return polar_watershed_loss(gated.open_probability, self._kept_V)

@@ -97,6 +97,16 @@ class Ranking:
         n_flipped = int((kept_V != majority_V).sum())
         return Selection(kept_V=kept_V, cost=float(self._cost(kept_V.to(torch.float64))), n_flipped=n_flipped)
 
+    def majority(self, score_V: Tensor) -> Tensor:
+        """Return the gates of at least half a score, whatever they cost, and the best of each group up to its floor.
+
+        Args:
+            score_V: share of images, or mean open probability, in [0, 1].
+        """
+        rank_V = self._rank(score_V)
+        kept_V = (score_V.cpu() >= 0.5) | (rank_V < self._n_forced)
+        return torch.isin(rank_V, rank_V[kept_V])  # whole blocks
+
     def _rank(self, score_V: Tensor) -> Tensor:
         """Position of each gate in the order of keeping; gates of one block share a position."""
         score_V = score_V.detach().to("cpu", torch.float64)  # small and sequential: faster there than on a GPU

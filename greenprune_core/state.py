@@ -6,6 +6,7 @@ on anywhere, also on another machine.
 
 import copy
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -26,11 +27,18 @@ from greenprune_core.gates import GatedNetwork, attach_gates
 from greenprune_core.optimisation import build_optimiser
 from greenprune_core.pressure import Pressure
 from greenprune_core.records import FreezeReport, PhaseSpent
+from greenprune_core.rest import CompiledRest, CutRest, Rest, RestSpent
+
+LEAST_LOOKS = 64
+"""Looks of the gates in a select phase, where it has so many steps: gates learn nothing at rest."""
+
+_AGREEMENTS = 32
+"""Masks of the rests in one select phase, at most: to cut a network takes about as long as a tenth of a step."""
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Phase = Literal["warm_up", "select", "freeze", "shrink", "finish", "done"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -64,10 +72,13 @@ class TrainingState:
     accuracy_after_cut: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     spent: dict[str, PhaseSpent] = field(default_factory=dict)
+    rests: list[RestSpent] = field(default_factory=list)
+    """What was trained while the gates rested, one entry per mask that they agreed on; part of the select phase."""
     symptoms: list[dict[str, Any]] = field(default_factory=list)
     """Collapses that were met on the way: step, name, detail."""
     epoch_sums: dict[str, Any] = field(default_factory=dict)
     """Sums over the steps of the epoch under way, floats or scalars on the device: losses and kept fraction."""
+    _rest: Rest | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -85,6 +96,42 @@ class TrainingState:
         return self.step / self.n_steps
 
     @property
+    def look_every(self) -> int:
+        """Steps of the select phase from one look of the gates to the next."""
+        return look_every(self.config, self.data)
+
+    @property
+    def look(self) -> int:
+        """Number of the gates' look at or before this step."""
+        return self.step // self.look_every
+
+    @property
+    def looks(self) -> bool:
+        """Whether the gates look at this step's images; else they are not in play, or rest."""
+        return self.phase == "select" and self.step % self.look_every == 0
+
+    @property
+    def looks_per_agreement(self) -> int:
+        """Looks from one mask of the rests to the next: each has a network to be cut."""
+        return max(1, math.ceil(n_select_steps(self.config, self.data) / self.look_every / _AGREEMENTS))
+
+    def rest(self, images: Tensor) -> Tensor:
+        """Return the logits of a batch while the gates rest, and account for it."""
+        assert self.pressure is not None
+        agreed_V = self.pressure.agreed_V
+        if self._rest is None or not torch.equal(self._rest.kept_V, agreed_V):
+            self._rest = self._rest_under(agreed_V)
+            if not self.rests or not torch.equal(self.rests[-1].kept_V, agreed_V):
+                self.rests.append(RestSpent(kept_V=agreed_V, cost=self._rest.cost))
+        self.rests[-1].n_trained += len(images)
+        return self._rest(images)
+
+    def _rest_under(self, kept_V: Tensor) -> Rest:
+        if self.config.execution.compile:
+            return CompiledRest(self.gated, kept_V, self.run, self.gated_cost)
+        return CutRest(self.gated, kept_V, example_images(self.data, self.device))
+
+    @property
     def gated(self) -> GatedNetwork:
         """The gated network; only before the cut."""
         assert isinstance(self.network, GatedNetwork), "the network is cut already"
@@ -95,15 +142,26 @@ class TrainingState:
         """Whether the network is the plain small one."""
         return self.cost is not None
 
-    def training_parts(self) -> dict[str, TrainingPart]:
+    def training_parts(self) -> dict[str, list[TrainingPart]]:
         """Return by phase what went through which network: what macs and joules of training are reckoned from."""
         costs = {"warm_up": self.dense_cost, "select": self.gated_cost, "freeze": self.gated_cost}
-        return {
-            phase: TrainingPart(
-                cost=costs.get(phase, self.cost or self.dense_cost), n_trained=spent.n_trained, n_passed=spent.n_passed
-            )
+        parts = {
+            phase: [
+                TrainingPart(
+                    cost=costs.get(phase, self.cost or self.dense_cost),
+                    n_trained=spent.n_trained - (self._n_rested if phase == "select" else 0),
+                    n_passed=spent.n_passed,
+                )
+            ]
             for phase, spent in self.spent.items()
         }
+        if self.rests:
+            parts["select"] += [TrainingPart(cost=rest.cost, n_trained=rest.n_trained) for rest in self.rests]
+        return parts
+
+    @property
+    def _n_rested(self) -> int:
+        return sum(rest.n_trained for rest in self.rests)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole state to one file (aside, then renamed), loadable without unpickling code."""
@@ -128,6 +186,7 @@ class TrainingState:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "pressure": self.pressure.state_dict() if self.pressure else None,
+            "rests": [(rest.kept_V, rest.n_trained) for rest in self.rests],
             "json": json.dumps(
                 {
                     "phase": self.phase,
@@ -148,6 +207,9 @@ class TrainingState:
 
     def _from_plain(self, saved: dict[str, Any]) -> None:
         plain = json.loads(saved["json"])
+        for kept_V, n_trained in saved["rests"]:
+            cost = self._rest_under(kept_V).cost
+            self.rests.append(RestSpent(kept_V=kept_V, cost=cost, n_trained=n_trained))
         self.masks = saved["masks"]
         if self.masks is not None:
             self.gated.freeze(self.masks)
@@ -175,6 +237,7 @@ class TrainingState:
         self.cost = count_cost(self.network, example_images(self.data, self.device))
         self.optimiser = build_optimiser(self.config.optimiser, self.network, [], 1.0)
         self.pressure = None
+        self._rest = None
 
 
 def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str) -> TrainingState:
@@ -204,13 +267,16 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     gated.release_gates()
     gated_cost = count_cost(gated, example) if is_pressed else dense_cost
     gated.open_gates()
+    every = look_every(config, data)
     state = TrainingState(
         config=config,
         data=data,
         device=device,
         network=gated,
-        optimiser=build_optimiser(config.optimiser, gated, list(gated.gate_parameters()), gates.learning_rate_factor),
-        pressure=Pressure(config, gated, device) if is_pressed else None,
+        optimiser=build_optimiser(
+            config.optimiser, gated, list(gated.gate_parameters()), gates.learning_rate_factor * every
+        ),
+        pressure=Pressure(config, gated, device, every) if is_pressed else None,
         scaler=torch.amp.GradScaler(device, enabled=config.execution.precision == "float16"),
         run=compiled(gated, config.execution),
         dense_cost=dense_cost,
@@ -218,6 +284,17 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     )
     state.freeze_at_step = round(config.phases.freeze_at * state.n_steps)
     return state
+
+
+def n_select_steps(config: TrialConfig, data: ImageData) -> int:
+    """Return the steps of the select phase if the freeze does not wait."""
+    n_steps = config.epochs * data.n_steps(config.optimiser.batch_size)
+    return round(config.phases.freeze_at * n_steps) - round(config.phases.warm_up * n_steps)
+
+
+def look_every(config: TrialConfig, data: ImageData) -> int:
+    """Return from how many steps of the select phase one is a look of the gates: fewer where the phase is short."""
+    return max(1, min(config.gates.look_every, n_select_steps(config, data) // LEAST_LOOKS))
 
 
 def laid_out(network: ModuleT, execution: ExecutionConfig) -> ModuleT:

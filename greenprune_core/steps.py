@@ -20,7 +20,7 @@ from greenprune_core.state import TrainingState, training_batches
 EVALUATION_BATCH = 512
 
 HEALTH_PERIOD = 20
-"""Training steps between two looks for collapsing gates."""
+"""Training steps between two examinations of the gates."""
 
 _RELAPSES = 10
 """Looks that may find the whole network collapsing before the trial is given up."""
@@ -96,8 +96,9 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
         terms = {"task": _task(state, images, labels)}
     pressed = None
     kept, target = torch.ones((), dtype=torch.float64), 1.0  # sums in float32 would differ after a resume
-    if state.phase == "select" and state.pressure is not None:
-        pressed = state.pressure.terms(state.gated, state.progress, state.step)
+    is_pressed = state.phase == "select" and state.pressure is not None
+    if state.looks and state.pressure is not None:
+        pressed = state.pressure.terms(state.gated, state.progress, state.look)
         terms |= {"budget": pressed.budget, "polar": pressed.polar}
         kept, target = pressed.kept, pressed.target
     if state.step % _period_of_checks(state.device) == 0:
@@ -105,22 +106,32 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
             _check_gates(state)
         _check_finite(terms, state.step)
     _descend(state, torch.stack(list(terms.values())).sum())
-    if pressed is not None and state.step % HEALTH_PERIOD == 0:
-        _care(state, pressed)  # after the backward pass: it changes weights in place
-    plain = {"target": target, "learning_rate": rate, "n_steps": 1.0}
-    for name, value in {
-        **{name: term.detach().double() for name, term in terms.items()},
-        "kept": kept,
-        **plain,
-    }.items():
+    if pressed is not None:
+        _after_look(state, pressed)
+    sums = {**{name: term.detach().double() for name, term in terms.items()}, "learning_rate": rate, "n_steps": 1.0}
+    if pressed is not None or not is_pressed:
+        sums |= {"kept": kept, "target": target, "n_looks": 1.0}
+    for name, value in sums.items():
         state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + value
     state.step += 1
 
 
 def _task(state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
-    if state.phase == "select" and state.pressure is not None:
+    run = state.run
+    if state.looks and state.pressure is not None:
         state.gated.set_noise(state.pressure.noise(state.progress))
-    return task_loss(state.run(images), labels, state.config.losses.label_smoothing)
+    elif state.phase == "select":
+        run = state.rest
+    return task_loss(run(images), labels, state.config.losses.label_smoothing)
+
+
+def _after_look(state: TrainingState, pressed: Terms) -> None:
+    """Care for the gates after the backward pass (it changes weights in place) and let them agree, now and then."""
+    assert state.pressure is not None
+    if state.look % max(1, HEALTH_PERIOD // state.look_every) == 0:
+        _care(state, pressed)
+    if state.look_every > 1 and state.look % state.looks_per_agreement == 0:
+        state.pressure.agree()
 
 
 def _care(state: TrainingState, pressed: Terms) -> None:
@@ -171,8 +182,11 @@ def _check_finite(terms: dict[str, Tensor], step: int) -> None:
 
 def _close_epoch(state: TrainingState) -> None:
     """Evaluate on the validation split and add a line to the history."""
-    n_steps = state.epoch_sums.pop("n_steps")
-    means = {name: float(total) / float(n_steps) for name, total in state.epoch_sums.items()}
+    n_steps, n_looks = state.epoch_sums.pop("n_steps"), state.epoch_sums.pop("n_looks", 1.0)
+    of_looks = ("budget", "polar", "kept", "target")
+    means = {
+        name: float(total) / float(n_looks if name in of_looks else n_steps) for name, total in state.epoch_sums.items()
+    }
     state.epoch_sums = {}
     validation = accuracy(state.network, state.data.plain_batches("validation", EVALUATION_BATCH))
     line = {"epoch": state.step // state.steps_per_epoch, "phase": state.phase, "val_accuracy": validation, **means}

@@ -226,7 +226,7 @@ def _latency(result: OnePassResult, profile: DeviceProfile) -> dict[str, Any]:
 
 
 def _spent(state: TrainingState, profile: DeviceProfile) -> dict[str, Any]:
-    parts = state.training_parts().values()
+    parts = [part for of_phase in state.training_parts().values() for part in of_phase]
     seconds = sum(spent.seconds for spent in state.spent.values())
     energy = _training_energy(parts, state.config, profile, seconds)
     return {
@@ -247,9 +247,9 @@ def _phase_cost(result: OnePassResult, profile: DeviceProfile) -> dict[str, dict
     """Steps, images, seconds, multiply-accumulates and joules of each phase."""
     costs: dict[str, dict[str, float]] = {}
     for phase, spent in result.spent.items():
-        part = result.training_parts[phase]
-        joules = _training_energy([part], result.config, profile, spent.seconds).joules
-        costs[phase] = {**asdict(spent), "macs": training_macs([part]), "joules": joules}
+        parts = result.training_parts[phase]
+        joules = _training_energy(parts, result.config, profile, spent.seconds).joules
+        costs[phase] = {**asdict(spent), "macs": training_macs(parts), "joules": joules}
     return costs
 
 
