@@ -97,7 +97,8 @@ class CutRest(Rest):
         self._statistics = [
             (name, known[name], on_device[name]) for name, _ in self._static.named_buffers() if name in known
         ]
-        self._static.requires_grad_(False)
+        for parameter in self._static.requires_grad_(False).parameters():
+            parameter.data = parameter.data.new_empty(0)  # each call brings its weights
 
     def __call__(self, images: Tensor) -> Tensor:
         """See `Rest`."""
