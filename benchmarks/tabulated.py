@@ -112,11 +112,11 @@ class DoomedTrial(InstantTrial):
 
 
 class TroubledTrial(InstantTrial):
-    """A trial that raises, hangs or ends without an accuracy, each for one configuration in five."""
+    """A trial that raises, hangs or ends without an accuracy, each for a quarter of the noises."""
 
     @property
     def _kind(self) -> int:
-        return int(self.config.config_hash, 16) % 5
+        return int(4 * self.config.gates.noise)
 
     def advance(self, until_epoch: int) -> Report:
         if self._kind == 0:
@@ -127,16 +127,16 @@ class TroubledTrial(InstantTrial):
 
     def finish(self) -> dict[str, Any]:
         row = super().finish()
-        return {**row, "val_accuracy": float("nan")} if self._kind == 3 else row
+        return {**row, "val_accuracy": float("nan")} if self._kind == 2 else row
 
 
 class MortalTrial(SleepingTrial):
-    """A trial that kills its worker once, for one configuration in two: after the third epoch, with a marker."""
+    """A trial that kills its worker once, after the third epoch and with a marker; for three quarters of the noises."""
 
     def advance(self, until_epoch: int) -> Report:
         report = super().advance(until_epoch)
         marker = self.folder.parent / f"{self.folder.name}.died"
-        if self.epoch == 3 and int(self.config.config_hash, 16) % 2 == 0 and not marker.exists():
+        if self.epoch == 3 and self.config.gates.noise >= 0.25 and not marker.exists():
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.write_text("once")
             os._exit(9)
@@ -144,10 +144,13 @@ class MortalTrial(SleepingTrial):
 
 
 class FatalTrial(InstantTrial):
-    """A trial that ends its worker each time, as the system does to one that takes all memory; one in three."""
+    """A trial that ends its worker each time, as the system does to one that takes all memory; for a third of the
+    noise's range."""
+
+    SURVIVES_FROM = 0.34
 
     def advance(self, until_epoch: int) -> Report:
-        if int(self.config.config_hash, 16) % 3 == 0:
+        if self.config.gates.noise < self.SURVIVES_FROM:
             os._exit(9)
         return super().advance(until_epoch)
 
