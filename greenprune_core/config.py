@@ -112,8 +112,9 @@ class GateConfig:
     """Smallest share of open gates per channel group over the kept fraction asked for, in [0, 1]: at 0.5 and a target
     of 0.3 a layer keeps at least 15 % of its channels. A layer of one channel passes `floor` but not the signal."""
     look_every: int = 4
-    """Gates look at the images at every so many-th step of the select phase (oftener where it has few steps); between,
-    they rest, and the weights learn in the network cut to what the gates agree on so far. 1: at every step."""
+    """Gates look at the images at every so many-th step of the select phase (oftener where it has few steps, and always
+    with branch gates); between, they rest, and the weights learn in the network cut to what the gates agree on so far.
+    1: at every step."""
     round_to: int = 1
     """Kept channels per group are a multiple of this (8 is what hardware likes); 1 leaves them as found."""
 

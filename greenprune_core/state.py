@@ -293,7 +293,13 @@ def n_select_steps(config: TrialConfig, data: ImageData) -> int:
 
 
 def look_every(config: TrialConfig, data: ImageData) -> int:
-    """Return from how many steps of the select phase one is a look of the gates: fewer where the phase is short."""
+    """Return from how many steps of the select phase one is a look of the gates.
+
+    Fewer where the phase is short. Branch gates look at every step: a branch that is closed in rests learns nothing
+    there, so that the first to close, by chance, stay closed.
+    """
+    if config.gates.granularity != "channel":
+        return 1
     return max(1, min(config.gates.look_every, n_select_steps(config, data) // LEAST_LOOKS))
 
 

@@ -200,5 +200,6 @@ def test_gates_look_at_every_step_of_a_short_phase(monkeypatch):
     monkeypatch.undo()
     state = start(RESTING)
     assert state.look_every == 1
-    longer = start(dataclasses.replace(RESTING, epochs=20))
-    assert longer.look_every == 3
+    longer = dataclasses.replace(RESTING, epochs=20)
+    assert start(longer).look_every == 3
+    assert start(dataclasses.replace(longer, gates=GateConfig(granularity="both"))).look_every == 1
