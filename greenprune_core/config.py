@@ -143,6 +143,9 @@ class GateConfig:
             need(value >= 1, f"{name} needs at least 1", f"{name}={value}", "take 1 or more")
 
 
+_GATES_BEFORE_RESTS = {item.name for item in dataclasses.fields(GateConfig)} - {"look_every"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
     """How much of the network may be kept."""
@@ -333,6 +336,8 @@ class TrialConfig:
         values = self.to_dict()
         if self.data.crop is None:
             del values["data"]["crop"]  # came later: trials without it keep their identity
+        if self.gates.look_every == 1:
+            del values["gates"]["look_every"]  # the same
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -344,9 +349,14 @@ class TrialConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild from `to_dict`; absent fields take their defaults.
 
+        But gates that are told in full without `look_every` are a record from before it, and looked at every step.
+
         Raises:
             ConfigError: a field is unknown, of the wrong type or out of range.
         """
+        gates = values.get("gates")
+        if isinstance(gates, Mapping) and set(gates) >= _GATES_BEFORE_RESTS:
+            values = {**values, "gates": {"look_every": 1, **gates}}
         config: Self = build(cls, values)
         return config
 

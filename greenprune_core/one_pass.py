@@ -44,7 +44,7 @@ class OnePassResult:
     network: nn.Module
     """Plain and small, in evaluation mode."""
     history: list[dict[str, Any]]
-    """One line per epoch."""
+    """One line per epoch; means of the gates' terms are over their looks, and left out where an epoch had none."""
     cost: Cost
     """Of one inference with one image."""
     dense_cost: Cost

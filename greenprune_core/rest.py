@@ -58,20 +58,22 @@ class CompiledRest(Rest):
         gated: the network, in dynamic mode between two calls.
         kept_V: its mask.
         run: the network, compiled.
-        cost: of the gated network, which is not smaller here.
+        cost: of the dense network: nothing is smaller here, and held gates compute nothing.
     """
 
     def __init__(self, gated: GatedNetwork, kept_V: Tensor, run: Callable[[Tensor], Tensor], cost: Cost) -> None:
         self.kept_V, self.cost = kept_V, cost
         self._gated, self._run = gated, run
-        self._masks = {name: kept_V[place] for name, place in gated.group_slices.items()}
+        on_device_V = kept_V.to(next(gated.parameters()).device)
+        self._masks = {name: on_device_V[place] for name, place in gated.group_slices.items()}
 
     def __call__(self, images: Tensor) -> Tensor:
         """See `Rest`."""
         self._gated.freeze(self._masks)
-        logits = self._run(images)
-        self._gated.release_gates()
-        return logits
+        try:
+            return self._run(images)
+        finally:
+            self._gated.release_gates()
 
 
 class CutRest(Rest):
@@ -86,8 +88,9 @@ class CutRest(Rest):
     def __init__(self, gated: GatedNetwork, kept_V: Tensor, example_input: Tensor) -> None:
         self.kept_V = kept_V
         self._static, slices = cut(gated.structure, kept_V.cpu().numpy())
-        self.cost = count_cost(self._static, example_input)
         device = example_input.device
+        with torch.autocast(device.type, enabled=False):  # the other networks' costs are counted without casts too
+            self.cost = count_cost(self._static, example_input)
         on_device = {name: tuple((axis, kept.to(device)) for axis, kept in pairs) for name, pairs in slices.items()}
         dense = gated.network
         self._names = [name for name, _ in self._static.named_parameters()]

@@ -128,7 +128,7 @@ class TrainingState:
 
     def _rest_under(self, kept_V: Tensor) -> Rest:
         if self.config.execution.compile:
-            return CompiledRest(self.gated, kept_V, self.run, self.gated_cost)
+            return CompiledRest(self.gated, kept_V, self.run, self.dense_cost)
         return CutRest(self.gated, kept_V, example_images(self.data, self.device))
 
     @property

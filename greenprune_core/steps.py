@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ EVALUATION_BATCH = 512
 
 HEALTH_PERIOD = 20
 """Training steps between two examinations of the gates."""
+
+CHECK_PERIOD = 20
+"""Training steps between two checks of the losses where a check waits for the device."""
 
 _RELAPSES = 10
 """Looks that may find the whole network collapsing before the trial is given up."""
@@ -101,19 +105,23 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
         pressed = state.pressure.terms(state.gated, state.progress, state.look)
         terms |= {"budget": pressed.budget, "polar": pressed.polar}
         kept, target = pressed.kept, pressed.target
-    if state.step % _period_of_checks(state.device) == 0:
-        if state.phase == "select":
+    if _is_check_due(state):
+        if state.looks:
             _check_gates(state)
         _check_finite(terms, state.step)
     _descend(state, torch.stack(list(terms.values())).sum())
     if pressed is not None:
         _after_look(state, pressed)
-    sums = {**{name: term.detach().double() for name, term in terms.items()}, "learning_rate": rate, "n_steps": 1.0}
-    if pressed is not None or not is_pressed:
-        sums |= {"kept": kept, "target": target, "n_looks": 1.0}
-    for name, value in sums.items():
-        state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + value
+    _add(state, {"task": terms["task"].detach().double(), "learning_rate": rate, "n_steps": 1.0}, 1)
+    of_gates = {name: term.detach().double() for name, term in terms.items() if name != "task"}
+    if pressed is not None or not is_pressed:  # a look stands for the steps until the next
+        _add(state, of_gates | {"kept": kept, "target": target, "n_told": 1.0}, state.look_every if is_pressed else 1)
     state.step += 1
+
+
+def _add(state: TrainingState, values: Mapping[str, Any], weight: int) -> None:
+    for name, value in values.items():
+        state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + weight * value
 
 
 def _task(state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
@@ -157,9 +165,13 @@ def _descend(state: TrainingState, loss: Tensor) -> None:
     state.scaler.update()
 
 
-def _period_of_checks(device: str) -> int:
-    """Steps between two looks at the losses: each on a CPU; fewer elsewhere, where a look waits for the device."""
-    return 1 if torch.device(device).type == "cpu" else 20
+def _is_check_due(state: TrainingState) -> bool:
+    """Tell whether the losses are checked at this step: at each on a CPU; elsewhere a check waits for the device."""
+    if torch.device(state.device).type == "cpu":
+        return True
+    if state.phase == "select":
+        return state.looks and state.look % max(1, CHECK_PERIOD // state.look_every) == 0
+    return state.step % CHECK_PERIOD == 0
 
 
 def _check_gates(state: TrainingState) -> None:
@@ -182,10 +194,10 @@ def _check_finite(terms: dict[str, Tensor], step: int) -> None:
 
 def _close_epoch(state: TrainingState) -> None:
     """Evaluate on the validation split and add a line to the history."""
-    n_steps, n_looks = state.epoch_sums.pop("n_steps"), state.epoch_sums.pop("n_looks", 1.0)
-    of_looks = ("budget", "polar", "kept", "target")
+    n_steps, n_told = state.epoch_sums.pop("n_steps"), state.epoch_sums.pop("n_told", 1.0)
     means = {
-        name: float(total) / float(n_looks if name in of_looks else n_steps) for name, total in state.epoch_sums.items()
+        name: float(total) / float(n_steps if name in ("task", "learning_rate") else n_told)
+        for name, total in state.epoch_sums.items()
     }
     state.epoch_sums = {}
     validation = accuracy(state.network, state.data.plain_batches("validation", EVALUATION_BATCH))

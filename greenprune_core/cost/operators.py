@@ -60,7 +60,7 @@ def _convolution(arguments: Arguments, outputs: Sequence[Tensor]) -> Work:
 
 def _product(left: Tensor, outputs: Sequence[Tensor]) -> Work:
     """[..., n, k] times [..., k, m]: every output is a sum of k products."""
-    channels = (left.shape[-1], outputs[0].shape[-1])
+    channels = (left.shape[-1], outputs[0].shape[-1] if outputs[0].dim() else 1)  # a dot product has no axes
     return Work("matmul", outputs[0].numel() * left.shape[-1], 0, channels=channels)
 
 

@@ -237,3 +237,8 @@ def test_macs_agree_with_torch_on_torchvision_networks(name):
     assert cost.macs == pytest.approx(counter.get_total_flops() / 2, rel=0.005)
     assert cost.params == sum(parameter.numel() for parameter in network.parameters())
     assert cost.not_counted == {}
+
+
+def test_a_dot_product_is_counted():
+    network = torch.nn.utils.spectral_norm(torch.nn.Linear(6, 4)).eval()
+    assert count_cost(network, torch.zeros(1, 6)).macs >= 6 * 4

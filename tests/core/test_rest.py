@@ -203,3 +203,24 @@ def test_gates_look_at_every_step_of_a_short_phase(monkeypatch):
     longer = dataclasses.replace(RESTING, epochs=20)
     assert start(longer).look_every == 3
     assert start(dataclasses.replace(longer, gates=GateConfig(granularity="both"))).look_every == 1
+
+
+def test_a_rest_in_half_precision_is_priced_as_its_neighbours_are(tmp_path):
+    config = dataclasses.replace(RESTING, execution=ExecutionConfig(precision="bfloat16"))
+    state = at_a_step(start(config), "select", is_look=False)
+    _PHASES["select"](state, state.step + 1)
+    assert state.rests[-1].cost.dtype == state.dense_cost.dtype == "float32"
+    state.save(tmp_path / "checkpoint.pt")
+    fresh = start(config)
+    fresh.load(tmp_path / "checkpoint.pt")
+    assert fresh.rests[-1].cost == state.rests[-1].cost
+
+
+def test_a_record_from_before_rests_looked_at_every_step_and_keeps_its_identity():
+    every_step = dataclasses.replace(SMALL, gates=dataclasses.replace(SMALL.gates, look_every=1))
+    record = every_step.to_dict()
+    del record["gates"]["look_every"]
+    old = type(SMALL).from_dict(record)
+    assert old.gates.look_every == 1
+    assert old.config_hash == every_step.config_hash != RESTING.config_hash
+    assert type(SMALL).from_dict({"gates": {"noise": 0.1}}).gates.look_every == GateConfig().look_every
