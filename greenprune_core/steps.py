@@ -99,12 +99,9 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
     ):
         terms = {"task": _task(state, images, labels)}
     pressed = None
-    kept, target = torch.ones((), dtype=torch.float64), 1.0  # sums in float32 would differ after a resume
-    is_pressed = state.phase == "select" and state.pressure is not None
     if state.looks and state.pressure is not None:
         pressed = state.pressure.terms(state.gated, state.progress, state.look)
         terms |= {"budget": pressed.budget, "polar": pressed.polar}
-        kept, target = pressed.kept, pressed.target
     if _is_check_due(state):
         if state.looks:
             _check_gates(state)
@@ -112,14 +109,23 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
     _descend(state, torch.stack(list(terms.values())).sum())
     if pressed is not None:
         _after_look(state, pressed)
-    _add(state, {"task": terms["task"].detach().double(), "learning_rate": rate, "n_steps": 1.0}, 1)
-    of_gates = {name: term.detach().double() for name, term in terms.items() if name != "task"}
-    if pressed is not None or not is_pressed:  # a look stands for the steps until the next
-        _add(state, of_gates | {"kept": kept, "target": target, "n_told": 1.0}, state.look_every if is_pressed else 1)
+    _record(state, terms, pressed, rate)
     state.step += 1
 
 
-def _add(state: TrainingState, values: Mapping[str, Any], weight: int) -> None:
+def _record(state: TrainingState, terms: Mapping[str, Tensor], pressed: Terms | None, rate: float) -> None:
+    """Add the step to the epoch's sums; what gates tell, at their looks only: each stands for the steps to the next."""
+    losses = {name: term.detach().double() for name, term in terms.items()}
+    _add(state, {"task": losses.pop("task"), "learning_rate": rate, "n_steps": 1.0})
+    if pressed is not None:
+        told = losses | {"kept": pressed.kept, "target": pressed.target, "n_told": 1.0}
+        _add(state, told, weight=state.look_every)
+    elif state.phase != "select":
+        whole = torch.ones((), dtype=torch.float64)  # sums in float32 would differ after a resume
+        _add(state, {"kept": whole, "target": 1.0, "n_told": 1.0})
+
+
+def _add(state: TrainingState, values: Mapping[str, Any], weight: int = 1) -> None:
     for name, value in values.items():
         state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + weight * value
 
