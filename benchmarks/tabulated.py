@@ -144,8 +144,7 @@ class MortalTrial(SleepingTrial):
 
 
 class FatalTrial(InstantTrial):
-    """A trial that ends its worker each time, as the system does to one that takes all memory; for a third of the
-    noise's range."""
+    """A trial that ends its worker each time, as the system does to one that takes all memory; for a third of all."""
 
     SURVIVES_FROM = 0.34
 

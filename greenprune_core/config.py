@@ -5,15 +5,13 @@ in `__post_init__`; below this file functions take plain values. Nothing here lo
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from greenprune_core.errors import ConfigError
+from greenprune_core.field_paths import leaf_types, resolve_path
 from greenprune_core.typed_values import build, need, parse_value
 
 Granularity = Literal["channel", "layer", "both"]
@@ -366,45 +364,11 @@ class TrialConfig:
         Raises:
             ConfigError: no such field, text of the wrong type, or value out of range.
         """
-        full = resolve_path(path)
+        full = resolve_path(type(self), path)
         values = self.to_dict()
         *sections, leaf = full.split(".")
         inner = values
         for section in sections:
             inner = inner[section]
-        inner[leaf] = parse_value(text, leaf_types()[full], path)
+        inner[leaf] = parse_value(text, leaf_types(type(self))[full], path)
         return type(self).from_dict(values)
-
-
-def leaf_types() -> dict[str, Any]:
-    """Dotted path of every field of a trial's configuration, with its type."""
-    leaves: dict[str, Any] = {}
-    for section in dataclasses.fields(TrialConfig):
-        hint = typing.get_type_hints(TrialConfig)[section.name]
-        if dataclasses.is_dataclass(hint):
-            for name, inner in typing.get_type_hints(hint).items():
-                leaves[f"{section.name}.{name}"] = inner
-        else:
-            leaves[section.name] = hint
-    return leaves
-
-
-def resolve_path(path: str) -> str:
-    """Find the dotted path of a field given as such or by its last name where that is unique.
-
-    Raises:
-        ConfigError: no field or several fields have that name.
-    """
-    leaves = leaf_types()
-    if path in leaves:
-        return path
-    matches = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] == path]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise ConfigError(
-            f"a setting is named without doubt, but {path!r} could be {' or '.join(matches)}; write one of them"
-        )
-    names = sorted({*leaves, *(leaf.rsplit(".", 1)[-1] for leaf in leaves)})
-    near = ", ".join(difflib.get_close_matches(path, names, n=3, cutoff=0.5)) or "epochs, seed, target"
-    raise ConfigError(f"a setting must be a field of the trial's configuration, but got {path!r}; near names: {near}")

@@ -110,6 +110,10 @@ class TrainingState:
         """Whether the gates look at this step's images; else they are not in play, or rest."""
         return self.phase == "select" and self.step % self.look_every == 0
 
+    def is_look_due(self, period: int) -> bool:
+        """Whether this step is a look at which something happens that is due every `period` steps."""
+        return self.looks and self.look % max(1, period // self.look_every) == 0
+
     @property
     def looks_per_agreement(self) -> int:
         """Looks from one mask of the rests to the next: each has a network to be cut."""

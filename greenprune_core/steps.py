@@ -142,7 +142,7 @@ def _task(state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
 def _after_look(state: TrainingState, pressed: Terms) -> None:
     """Care for the gates after the backward pass (it changes weights in place) and let them agree, now and then."""
     assert state.pressure is not None
-    if state.look % max(1, HEALTH_PERIOD // state.look_every) == 0:
+    if state.is_look_due(HEALTH_PERIOD):
         _care(state, pressed)
     if state.look_every > 1 and state.look % state.looks_per_agreement == 0:
         state.pressure.agree()
@@ -176,7 +176,7 @@ def _is_check_due(state: TrainingState) -> bool:
     if torch.device(state.device).type == "cpu":
         return True
     if state.phase == "select":
-        return state.looks and state.look % max(1, CHECK_PERIOD // state.look_every) == 0
+        return state.is_look_due(CHECK_PERIOD)
     return state.step % CHECK_PERIOD == 0
 
 

@@ -15,8 +15,8 @@ from greenprune_core.config import (
     OptimiserConfig,
     PhaseConfig,
     TrialConfig,
-    leaf_types,
 )
+from greenprune_core.field_paths import leaf_types
 from search_spaces.space import SuggestTrial, Value
 
 FREEZE_SLACK = 0.1
@@ -82,7 +82,7 @@ def fixed_settings(base: TrialConfig) -> dict[str, str]:
     default = TrialConfig().to_dict()
     values = base.to_dict()
     found = {}
-    for path in leaf_types():
+    for path in leaf_types(TrialConfig):
         section, _, name = path.rpartition(".")
         value, usual = (values[section][name], default[section][name]) if section else (values[name], default[name])
         if path == "network.width" and not base.network.name.startswith("cifar_"):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from greenprune_core.config import TrialConfig, leaf_types, resolve_path
+from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
+from greenprune_core.field_paths import leaf_types, resolve_path
 from greenprune_core.typed_values import parse_value
 
 Choice = None | bool | int | float | str
@@ -126,7 +127,7 @@ def pin(space: SearchSpace, values: Mapping[str, str]) -> SearchSpace:
         if name in drawn:
             pinned[name] = _read(text, name, drawn[name])
         else:
-            fields[resolve_path(key)] = text
+            fields[resolve_path(TrialConfig, key)] = text
 
     def suggest(trial: SuggestTrial) -> TrialConfig:
         config = space.suggest(_PinnedTrial(trial, pinned) if pinned else trial)
@@ -149,7 +150,7 @@ def pin(space: SearchSpace, values: Mapping[str, str]) -> SearchSpace:
 def _drawn_name(key: str, drawn: Mapping[str, Draw]) -> str:
     """Name of the drawn parameter behind a path like `budget.target` or `network.name`, or the key itself."""
     section, _, last = key.rpartition(".")
-    if key in leaf_types():
+    if key in leaf_types(TrialConfig):
         return last if last in drawn else section if last == "name" and section in drawn else key
     return key
 

@@ -7,7 +7,8 @@ import optuna
 import pytest
 import torch
 
-from greenprune_core.config import TrialConfig, leaf_types
+from greenprune_core.config import TrialConfig
+from greenprune_core.field_paths import leaf_types
 from search_spaces import draws, load_space, pin, space_names
 
 N_DRAWS = 2000
@@ -98,7 +99,7 @@ def test_what_is_called_fixed_is_the_same_in_every_draw(space):
 def test_what_is_not_drawn_is_called_fixed_or_is_the_default(space):
     values = [flat(space.suggest(FakeTrial(seed))) for seed in range(50)]
     default = flat(TrialConfig())
-    constant = {path for path in leaf_types() if len({v[path] for v in values}) == 1}
+    constant = {path for path in leaf_types(TrialConfig) if len({v[path] for v in values}) == 1}
     unnamed = {path for path in constant if values[0][path] != default[path]} - set(space.fixed)
     assert unnamed == set()
 
@@ -106,7 +107,8 @@ def test_what_is_not_drawn_is_called_fixed_or_is_the_default(space):
 def flat(config):
     values = config.to_dict()
     return {
-        path: values[path.split(".")[0]][path.split(".")[1]] if "." in path else values[path] for path in leaf_types()
+        path: values[path.split(".")[0]][path.split(".")[1]] if "." in path else values[path]
+        for path in leaf_types(TrialConfig)
     }
 
 
