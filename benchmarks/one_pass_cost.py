@@ -33,6 +33,7 @@ from greenprune_core.cost.training import training_macs
 from greenprune_core.data import ImageData
 from greenprune_core.extract import extract
 from greenprune_core.fold import fold_batch_norms
+from greenprune_core.measure import Meter, NoMeter, choose_meter
 from greenprune_core.one_pass import advance, start
 from greenprune_core.state import TrainingState
 
@@ -41,6 +42,25 @@ PHASES = PhaseConfig(warm_up=0.05, freeze_at=0.3, freeze_latest=0.3)
 INFERENCE_BATCH = 256
 INFERENCE_PAIRS = 17
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "both", "layer")
+
+
+@dataclasses.dataclass
+class Epoch:
+    """What one epoch took."""
+
+    seconds: float
+    """Of its training steps."""
+    wall: float
+    """Of all that passed, with evaluation and cut."""
+    joules: float
+    """Of all that passed; 0 without a meter."""
+    peak_bytes: int
+    """Allocated on a GPU at most; 0 on a CPU."""
+    phase: str
+    """At its end."""
+
+
+Epochs = dict[str, list[Epoch]]
 
 
 def main() -> None:
@@ -65,6 +85,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps-per-epoch", type=int, default=52)
     parser.add_argument("--granularity", choices=GRANULARITIES, default="channel")
+    parser.add_argument("--round-to", type=int, default=1, help="train towards multiples of so many channels")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -98,45 +119,88 @@ def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
 
 
 def train_pair(network: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
-    """Advance a dense and a one-pass training in turn, epoch by epoch."""
+    """Advance a dense and a one-pass training in turn, epoch by epoch, and return ours over dense."""
     data = images(options)
     config = configuration(network, seed, options)
     dense = start(dataclasses.replace(config, budget=BudgetConfig(target=1.0)), data=data, device=options.device)
     ours = start(config, data=data, device=options.device)
-    per_epoch: dict[str, list[float]] = {"dense": [], "ours": []}
-    phases: list[str] = []
+    meter = NoMeter() if options.device == "cpu" else choose_meter("auto", options.device)
+    epochs: Epochs = {"dense": [], "ours": []}
     for epoch in range(1, EPOCHS + 1):
-        seconds = {name: epoch_seconds(state, epoch) for name, state in (("dense", dense), ("ours", ours))}
-        # the cut (tracing, statistics) is part of our bill, so an epoch that holds one is billed by the clock, with its
-        # evaluation, on both sides; evaluation after the other epochs is on neither
-        by_clock = not phases or phases[-1] != ours.phase
-        for name, (spent, wall) in seconds.items():
-            per_epoch[name].append(wall if by_clock else spent)
-        phases.append(ours.phase)
-    select = [i for i in range(1, EPOCHS) if phases[i] == phases[i - 1] == "select"]
-    finish = [i for i in range(1, EPOCHS) if phases[i] == phases[i - 1] == "finish"]
-    step = lambda name, epochs: statistics.median(per_epoch[name][i] for i in epochs)  # noqa: E731
+        for name, state in (("dense", dense), ("ours", ours)):
+            epochs[name].append(timed_epoch(state, epoch, meter))
+    meter.close()
     parts = itertools.chain.from_iterable(ours.training_parts().values())
     n_images = sum(spent.n_steps for spent in ours.spent.values()) * options.batch_size
     assert ours.cost is not None
-    return {
-        "select_step_ratio": step("ours", select) / step("dense", select),
-        "finish_step_ratio": step("ours", finish) / step("dense", finish),
-        "wall_ratio": sum(per_epoch["ours"]) / sum(per_epoch["dense"]),
+    figures = time_figures(epochs, n_images) | {
         "train_macs_ratio": training_macs(parts) / (3 * ours.dense_cost.macs * n_images),
         "kept_macs": ours.cost.macs / ours.dense_cost.macs,
-        "dense_images_per_second": n_images / sum(per_epoch["dense"]),
-        "our_images_per_second": n_images / sum(per_epoch["ours"]),
+    }
+    if options.device != "cpu":
+        peaks = {name: max(each.peak_bytes for each in of_name) for name, of_name in epochs.items()}
+        figures["peak_memory_ratio"] = peaks["ours"] / peaks["dense"]
+    if meter.source is not None:
+        figures |= phase_ratios(epochs, "joules")
+    return figures
+
+
+def time_figures(epochs: Epochs, n_images: int) -> dict[str, float]:
+    """Seconds of ours over those of dense training, and images per second; `n_images` are trained in all epochs."""
+    # the cut (tracing, statistics) and the compiler are part of our bill, so an epoch in which a phase ends is billed
+    # by the clock, with its evaluation, on both sides; evaluation after the other epochs is on neither
+    whole = {i for places in whole_epochs(epochs).values() for i in places}
+    bill = {
+        name: sum(epoch.seconds if i in whole else epoch.wall for i, epoch in enumerate(of_name))
+        for name, of_name in epochs.items()
+    }
+    figures = phase_ratios(epochs, "seconds")
+    dense = EPOCHS * statistics.median(epoch.seconds for epoch in epochs["dense"][1:])
+    ours = dense * figures["steady_seconds_ratio"]
+    return figures | {
+        "wall_ratio": bill["ours"] / bill["dense"],
+        "our_overhead_seconds": bill["ours"] - ours,
+        "dense_overhead_seconds": bill["dense"] - dense,
+        "dense_images_per_second": n_images / dense,
+        "our_images_per_second": n_images / ours,
     }
 
 
-def epoch_seconds(state: TrainingState, epoch: int) -> tuple[float, float]:
-    """Advance to the end of an epoch and return the seconds of its training steps, and all that passed."""
+def phase_ratios(epochs: Epochs, what: str) -> dict[str, float]:
+    """Ours over dense in seconds or joules: per phase, and steady, that is without what is paid once (cut, compiler).
+
+    Medians of the epochs that lie in one phase; a warm-up counts as dense.
+    """
+    ratio = {
+        phase: statistics.median(getattr(epochs["ours"][i], what) for i in places)
+        / statistics.median(getattr(epochs["dense"][i], what) for i in places)
+        for phase, places in whole_epochs(epochs).items()
+    }
+    select, finish = PHASES.freeze_at - PHASES.warm_up, 1 - PHASES.freeze_at
+    steady = PHASES.warm_up + select * ratio["select"] + finish * ratio["finish"]
+    return {f"{phase}_{what}_ratio": value for phase, value in ratio.items()} | {f"steady_{what}_ratio": steady}
+
+
+def whole_epochs(epochs: Epochs) -> dict[str, list[int]]:
+    """Return which epochs lie in one phase, by that phase."""
+    phases = [epoch.phase for epoch in epochs["ours"]]
+    return {
+        phase: [i for i in range(1, EPOCHS) if phases[i] == phases[i - 1] == phase] for phase in ("select", "finish")
+    }
+
+
+def timed_epoch(state: TrainingState, epoch: int, meter: Meter) -> Epoch:
+    """Advance to the end of an epoch."""
     before = sum(cost.seconds for cost in state.spent.values())
-    began = time.perf_counter()
+    on_gpu = torch.device(state.device).type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    began, joules = time.perf_counter(), meter.read_j() or 0.0
     advance(state, epoch)
+    joules = (meter.read_j() or 0.0) - joules
     wall = time.perf_counter() - began
-    return sum(cost.seconds for cost in state.spent.values()) - before, wall
+    seconds = sum(cost.seconds for cost in state.spent.values()) - before
+    return Epoch(seconds, wall, joules, torch.cuda.max_memory_allocated() if on_gpu else 0, state.phase)
 
 
 def inference(network: str, granularity: Granularity, options: argparse.Namespace) -> dict[str, object]:
@@ -230,7 +294,7 @@ def configuration(network: str, seed: int, options: argparse.Namespace) -> Trial
     return TrialConfig(
         network=NetworkConfig(name=network),
         data=DataConfig(name="noise"),
-        gates=GateConfig(learning_rate_factor=5.0, granularity=options.granularity),
+        gates=GateConfig(learning_rate_factor=5.0, granularity=options.granularity, round_to=options.round_to),
         budget=BudgetConfig(target=0.5),
         phases=PHASES,
         optimiser=OptimiserConfig(batch_size=options.batch_size),

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import quality_arms as arms
 import torch
 from quality_table import goals, table
 
-from greenprune_core import TrialConfig, load_data
+from greenprune_core import ImageData, TrialConfig, load_data
 from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig
 
 HERE = Path(__file__).parent
@@ -84,7 +85,7 @@ SCALES: dict[str, dict[str, Setting]] = {
 
 
 def plan(is_full: bool, with_oto: bool) -> list[str]:
-    """List the arms in an order in which each finds what it needs."""
+    """List the arms, as they stand in the table."""
     if not is_full:
         return ["dense", *(arm for target in (0.5, DEEP) for arm in _channel_arms(target))]
     ours = [f"ours/{target}/{granularity}" for target in TARGETS for granularity in GRANULARITIES]
@@ -97,7 +98,12 @@ def _channel_arms(target: float) -> list[str]:
     return [f"ours/{target}/channel", f"uniform/{target}/epochs", f"uniform/{target}/cost"]
 
 
-def run_arm(arm: str, bench: arms.Bench, finished: dict[str, Row], oto_python: str | None) -> Row:
+def needs_ours(arm: str) -> bool:
+    """Whether the arm takes the training cost or the masks from ours of the same seed, and so comes after it."""
+    return not arm.startswith(("dense", "ours/")) and not arm.endswith("/epochs")
+
+
+def run_arm(arm: str, bench: arms.Bench, folder: Path, oto_python: str | None) -> Row:
     """Run one arm; what it needs of ours was run before with the same seed."""
     name, *rest = arm.split("/")
     target = float(rest[0]) if rest else 1.0
@@ -107,8 +113,8 @@ def run_arm(arm: str, bench: arms.Bench, finished: dict[str, Row], oto_python: s
         return arms.ours(bench, target, rest[1])
     if name == "uniform" and rest[1] == "epochs":
         return arms.uniform(bench, target)
-    ours = finished.get(f"ours/{rest[0]}/channel")
-    if ours is None:
+    ours = _read(_path(folder, f"ours/{rest[0]}/channel", bench.seed))
+    if "error" in ours:
         raise LookupError(f"{arm} needs ours/{rest[0]}/channel of the same seed first")
     if name == "oto":
         return _run_oto(bench, target, ours["train_macs"], str(oto_python))
@@ -125,31 +131,38 @@ def run_arm(arm: str, bench: arms.Bench, finished: dict[str, Row], oto_python: s
     return known[name]()
 
 
-def run_seed(
-    setting: Setting, seed: int, folder: Path, device: str, data_dir: str | None, oto_python: str | None, only: str
+def run_one(
+    setting: Setting, seed: int, arm: str, folder: Path, device: str, data_dir: str | None, oto_python: str | None
 ) -> None:
-    """Run what is missing of one seed; a failed arm is noted with its error, and tried again next time."""
-    torch.set_num_threads(1 if device == "cpu" else 4)
-    data = load_data(setting.base.data, data_dir, device)
-    bench = arms.Bench(setting.base, data, device, seed, data_dir)
-    finished: dict[str, Row] = {}
-    for arm in plan(setting.is_full, oto_python is not None):
-        path = folder / f"{arm.replace('/', '_')}-seed{seed}.json"
-        row = json.loads(path.read_text()) if path.exists() else {"error": "not run"}
-        if "error" not in row:
-            finished[arm] = row
-            continue
-        if only and only not in arm:
-            continue
-        try:
-            row = run_arm(arm, bench, finished, oto_python)
-            row |= bench.shares(row)
-            finished[arm] = {"arm": arm, "seed": seed, **row}
-        except Exception as error:  # noqa: BLE001 (whatever it is, the other arms go on and the table says so)
-            row = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        _write(path, json.dumps({"arm": arm, "seed": seed, **row}))
-        shown = row.get("error") or f"{row['test_accuracy']:.4f} in {row['seconds']:.0f} s"
-        print(f"{folder.name} seed {seed} {arm}: {shown}", flush=True)
+    """Run one arm of one seed unless it is finished; a failure is noted with its error, and tried again next time."""
+    torch.set_num_threads(1)
+    path = _path(folder, arm, seed)
+    if "error" not in _read(path):
+        return
+    try:
+        bench = arms.Bench(setting.base, _images(setting.base.data, data_dir, device), device, seed, data_dir)
+        row = run_arm(arm, bench, folder, oto_python)
+        row |= bench.shares(row)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the other arms go on and the table says so)
+        row = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    _write(path, json.dumps({"arm": arm, "seed": seed, **row}))
+    shown = row.get("error") or f"{row['test_accuracy']:.4f} in {row['seconds']:.0f} s"
+    print(f"{folder.name} seed {seed} {arm}: {shown}", flush=True)
+
+
+@cache
+def _images(config: DataConfig, data_dir: str | None, device: str) -> ImageData:
+    """Load the images once per process."""
+    return load_data(config, data_dir, device)
+
+
+def _path(folder: Path, arm: str, seed: int) -> Path:
+    return folder / f"{arm.replace('/', '_')}-seed{seed}.json"
+
+
+def _read(path: Path) -> Row:
+    row: Row = json.loads(path.read_text()) if path.exists() else {"error": "not run"}
+    return row
 
 
 def _run_oto(bench: arms.Bench, target: float, train_macs: float, python: str) -> Row:
@@ -214,15 +227,34 @@ def _write(path: Path, text: str) -> None:
     aside.replace(path)
 
 
+def adapted(base: TrialConfig, chosen: argparse.Namespace) -> TrialConfig:
+    """Return a setting's configuration with what the command line gives instead."""
+    execution = base.execution
+    return replace(
+        base,
+        epochs=chosen.epochs or base.epochs,
+        data=replace(base.data, n_train=chosen.n_train or base.data.n_train),
+        optimiser=replace(base.optimiser, batch_size=chosen.batch_size or base.optimiser.batch_size),
+        execution=replace(
+            execution,
+            precision=chosen.precision or execution.precision,
+            channels_last=chosen.channels_last or execution.channels_last,
+        ),
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=list(SCALES), default="cpu")
     parser.add_argument("--setting", action="append", help="only this network and data set; may be repeated")
-    parser.add_argument("--arm", default="", help="only arms whose name contains this text")
+    parser.add_argument("--arm", action="append", help="only arms whose name contains this text; may be repeated")
     parser.add_argument("--seeds", type=int, help="number of seeds, instead of the setting's")
     parser.add_argument("--epochs", type=int, help="epochs of every run, instead of the setting's")
     parser.add_argument("--n-train", type=int, help="training images, instead of the setting's")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time, each in a process of its own")
+    parser.add_argument("--batch-size", type=int, help="training images per step, instead of the setting's")
+    parser.add_argument("--precision", help="of every forward pass: float32 or bfloat16, instead of the setting's")
+    parser.add_argument("--channels-last", action="store_true", help="lay out all networks and images channels last")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each in a process of its own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data-dir")
     parser.add_argument("--oto-python", help="Python of an environment with only-train-once")
@@ -233,21 +265,22 @@ def main(arguments: list[str] | None = None) -> None:
     for name, setting in SCALES[chosen.scale].items():
         if chosen.setting and name not in chosen.setting:
             continue
-        base = setting.base if chosen.epochs is None else replace(setting.base, epochs=chosen.epochs)
-        if chosen.n_train is not None:
-            base = replace(base, data=replace(base.data, n_train=chosen.n_train))
+        base = adapted(setting.base, chosen)
         folder = chosen.runs / f"{name}-{base.config_hash}"
         folder.mkdir(parents=True, exist_ok=True)
         settings[name] = (replace(setting, base=base, n_seeds=chosen.seeds or setting.n_seeds), folder)
     if not settings:
         parser.error(f"a setting is one of {', '.join(SCALES[chosen.scale])}, but got {chosen.setting}")
     with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool:
-        for future in [
-            pool.submit(run_seed, setting, seed, folder, chosen.device, chosen.data_dir, chosen.oto_python, chosen.arm)
-            for setting, folder in settings.values()
-            for seed in range(setting.n_seeds)
-        ]:
-            future.result()
+        for is_second in (False, True):
+            for future in [
+                pool.submit(run_one, setting, seed, arm, folder, chosen.device, chosen.data_dir, chosen.oto_python)
+                for setting, folder in settings.values()
+                for seed in range(setting.n_seeds)
+                for arm in plan(setting.is_full, chosen.oto_python is not None)
+                if needs_ours(arm) == is_second and any(part in arm for part in chosen.arm or [""])
+            ]:
+                future.result()
     command = " ".join(["python", "benchmarks/quality.py", *(arguments if arguments is not None else sys.argv[1:])])
     about = f"`{command}` on {_device_name(chosen.device)}, torch {torch.__version__}"
     if chosen.oto_python is None:

@@ -20,6 +20,8 @@ from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
 from greenprune_core.gates import GatedNetwork
 from greenprune_core.optimisation import build_optimiser, set_learning_rate
 from greenprune_core.schedules import learning_rate_factor
+from greenprune_core.state import laid_out
+from greenprune_core.steps import in_precision
 from greenprune_core.uniform import cut_fresh, nearest_share, uniform_masks
 
 BACKWARD_FACTOR = 3
@@ -56,7 +58,11 @@ class Bench:
         torch.manual_seed(self.seed)
         channels, _, side = self.data.input_shape
         network = build_network(self.base.network, n_classes=self.data.n_classes, in_channels=channels, image_size=side)
-        return network.to(self.device)
+        return self.laid_out(network)
+
+    def laid_out(self, network: nn.Module) -> nn.Module:
+        """Put a network where and how all arms train."""
+        return laid_out(network.to(self.device), self.base.execution)
 
     def example(self) -> Tensor:
         return torch.zeros(1, *self.data.input_shape, device=self.device)
@@ -169,10 +175,11 @@ def train(
         regularise: Called with the network between the backward pass and the step.
     """
     torch.manual_seed(bench.seed)
+    network = bench.laid_out(network).train()
     built = build_optimiser(optimiser, network, [], 1.0)
     per_epoch = bench.data.n_steps(optimiser.batch_size)
+    layout = torch.channels_last if bench.base.execution.channels_last else torch.contiguous_format
     step, end = done, done + n_steps
-    network.train()
     while step < end:
         epoch, first = divmod(step, per_epoch)
         for images, labels in bench.data.train_batches(
@@ -180,9 +187,9 @@ def train(
         ):
             set_learning_rate(built, optimiser, course(step / (total_steps or n_steps)))
             built.zero_grad(set_to_none=True)
-            loss = nn.functional.cross_entropy(
-                network(images), labels, label_smoothing=bench.base.losses.label_smoothing
-            )
+            with in_precision(bench.base.execution, bench.device):
+                logits = network(images.to(memory_format=layout))
+                loss = nn.functional.cross_entropy(logits, labels, label_smoothing=bench.base.losses.label_smoothing)
             loss.backward()
             if regularise is not None:
                 regularise(network)

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pyarrow", "numpy")
 
@@ -39,13 +41,14 @@ def write_result(name: str, settings: Mapping[str, Any], results: Any) -> Path:
 
 
 def machine() -> dict[str, Any]:
-    """Describe this machine: processor, cores, load when asked."""
+    """Describe this machine: GPU, processor, cores, load when asked."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].split(":", 1)[1].strip() if lines else model
     return {
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "processor": model,
         "cores": os.cpu_count(),
         "python": platform.python_version(),

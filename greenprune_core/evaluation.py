@@ -1,5 +1,6 @@
-"""Accuracy on a split, and batch statistics that fit the weights as they are."""
+"""Accuracy on a split, exact outputs, and batch statistics that fit the weights as they are."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -44,12 +45,27 @@ def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tens
     return n_images
 
 
+@torch.no_grad()
+def exact_outputs(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the outputs in evaluation mode, as exactly as two networks must be reckoned to be compared.
+
+    In float64 on a GPU whose inputs are float32: by default its matrix units round those to ten bits (TF32), each
+    network in its own way.
+    """
+    if inputs.device.type == "cuda" and inputs.dtype == torch.float32:
+        network, inputs = copy.deepcopy(network).double(), inputs.double()
+    with evaluating(network):
+        outputs: Tensor = network(inputs)
+    return outputs
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put the network into evaluation mode and give it back in the mode it was in."""
-    was_training = network.training
+    """Put the network into evaluation mode and give each of its modules back in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        network.train(was_training)
+        for module, mode in modes:
+            module.training = mode

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from greenprune_core.errors import ConfigError, VerificationError
+from greenprune_core.evaluation import exact_outputs
 from greenprune_core.gates.network import GatedNetwork
 from greenprune_core.graph.cut import cut
 from greenprune_core.graph.cutter import Slices
@@ -149,7 +150,7 @@ def take(tensor: Tensor, pairs: tuple[tuple[int, Tensor], ...]) -> Tensor:
 
 
 def verify(gated: GatedNetwork, static: nn.Module, inputs: Tensor, tolerance: float = 1e-5) -> float:
-    """Compare a cut network with the frozen gated one, in evaluation mode.
+    """Compare a cut network with the frozen gated one, in evaluation mode; on a GPU in float64.
 
     Args:
         gated: a frozen network.
@@ -166,7 +167,7 @@ def verify(gated: GatedNetwork, static: nn.Module, inputs: Tensor, tolerance: fl
     """
     if gated.mode != "frozen":
         raise ConfigError(f"verify compares with frozen gates, but they are {gated.mode}; call freeze() first")
-    expected, got = _evaluate(gated, inputs), _evaluate(static, inputs)
+    expected, got = exact_outputs(gated, inputs), exact_outputs(static, inputs)
     if expected.shape != got.shape:
         raise VerificationError(f"cut outputs have shape {tuple(expected.shape)}, but got {tuple(got.shape)}")
     if not bool(expected.isfinite().all()):
@@ -182,16 +183,3 @@ def verify(gated: GatedNetwork, static: nn.Module, inputs: Tensor, tolerance: fl
             f"{difference:g}; this is a defect of the cut: keep the masks and report it"
         )
     return difference
-
-
-def _evaluate(network: nn.Module, inputs: Tensor) -> Tensor:
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            output = network(inputs)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    assert isinstance(output, Tensor)
-    return output

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import fusion
 
 from greenprune_core.errors import VerificationError
+from greenprune_core.evaluation import exact_outputs
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -69,12 +70,7 @@ def _fused(layer: Any, norm: Any) -> nn.Module:
 
 
 def _prove(network: nn.Module, folded: nn.Module, example_input: Tensor, tolerance: float) -> None:
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    with torch.no_grad():
-        expected, got = network(example_input), folded(example_input)
-    for module, mode in modes:
-        module.training = mode
+    expected, got = exact_outputs(network, example_input), exact_outputs(folded, example_input)
     difference, scale = float((expected - got).abs().max()), float(expected.abs().max())
     if not difference <= tolerance * max(scale, torch.finfo(expected.dtype).tiny):
         raise VerificationError(

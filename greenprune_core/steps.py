@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from greenprune_core.config import ExecutionConfig
 from greenprune_core.errors import TrainingError
 from greenprune_core.evaluation import accuracy
 from greenprune_core.losses import task_loss
@@ -93,10 +94,7 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
     if config.execution.channels_last:
         images = images.to(memory_format=torch.channels_last)
     state.optimiser.zero_grad(set_to_none=True)
-    precision = config.execution.precision
-    with torch.autocast(
-        torch.device(state.device).type, _DTYPES.get(precision, torch.bfloat16), enabled=precision in _DTYPES
-    ):
+    with in_precision(config.execution, state.device):
         terms = {"task": _task(state, images, labels)}
     pressed = None
     if state.looks and state.pressure is not None:
@@ -111,6 +109,12 @@ def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:
         _after_look(state, pressed)
     _record(state, terms, pressed, rate)
     state.step += 1
+
+
+def in_precision(execution: ExecutionConfig, device: str) -> torch.autocast:
+    """Return the context in which forward passes run in the precision that is asked for."""
+    precision = execution.precision
+    return torch.autocast(torch.device(device).type, _DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
 def _record(state: TrainingState, terms: Mapping[str, Tensor], pressed: Terms | None, rate: float) -> None:

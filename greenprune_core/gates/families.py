@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from greenprune_core.errors import ConfigError
 
 LOGIT_LIMIT = 4.0
-"""Largest size of a logit: sigmoid'(4) = 0.018, so a decided gate can still be changed."""
+"""Largest size of a logit: sigmoid'(4) = 0.018, so a decided gate can still be changed. Beyond it a logit takes
+gradients only that lead back: one that stops both ways leaves a decided gate dead, and one that stops neither lets the
+weights behind it grow without end (with bfloat16 and a large rate, to infinity in a few dozen steps)."""
 
 _TINY = 1e-6
 
@@ -147,10 +149,7 @@ def gate_maker(family: str, *, initial_open: float, noise: float, hidden: int) -
 
 
 def _straight_through(logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
-    """Return (p, g) of raw logits, limited in the forward pass only.
-
-    A clamp that stops the gradient would leave a saturated gate dead.
-    """
+    """Return (p, g) of raw logits."""
     if torch.compiler.is_compiling():
         return _decide(logits, noise)[:2]
     p, g = _StraightThrough.apply(logits, noise)
@@ -166,19 +165,40 @@ def _decide(logits: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The gradients of `_decide` in two operations instead of twenty: there is one of these for every group."""
+    """The gradients of `_decide` in few operations instead of twenty: there is one of these for every group."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
         p, g, noisy = _decide(logits, noise)
-        ctx.save_for_backward(p, noisy)
+        ctx.save_for_backward(logits, p, noisy)
         return p, g
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_p: Tensor, of_g: Tensor) -> tuple[Tensor, None]:
-        p, noisy = ctx.saved_tensors
-        return torch.ops.aten.sigmoid_backward(of_p, p).add_(torch.ops.aten.sigmoid_backward(of_g, noisy)), None
+        logits, p, noisy = ctx.saved_tensors
+        gradient = torch.ops.aten.sigmoid_backward(of_p, p).add_(torch.ops.aten.sigmoid_backward(of_g, noisy))
+        return _leading_back(gradient, logits), None
+
+
+class _Limit(torch.autograd.Function):
+    """A clamp whose gradient stops only where it leads further out."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (logits,) = ctx.saved_tensors
+        return _leading_back(gradient, logits)
+
+
+def _leading_back(gradient: Tensor, logits: Tensor) -> Tensor:
+    """Drop what would lead a logit at or beyond its limit further out: a step goes against the gradient."""
+    is_leading_out = (logits.abs() >= LOGIT_LIMIT) & (gradient * logits < 0)
+    return gradient.masked_fill(is_leading_out, 0.0)
 
 
 def _binary(p: Tensor) -> Tensor:
@@ -187,8 +207,8 @@ def _binary(p: Tensor) -> Tensor:
 
 
 def _limited(logits: Tensor) -> Tensor:
-    """Clamp in the forward pass only: a clamp that stops the gradient would leave a saturated gate dead."""
-    return logits + (logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) - logits).detach()
+    limited: Tensor = _Limit.apply(logits)
+    return limited
 
 
 def _logistic(like: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class Products:
 
     def deferred_of(self, x: Tensor, decisions: Sequence[Tensor]) -> Deferred | None:
         """Return what the pooling of this tensor, from which one of the decisions follows, left for one product."""
-        for decision in decisions:
+        for decision in decisions if self._is_on else ():  # off while compiling: a compiler knows no identities
             noted = self._pooled.get(id(decision))
             # once a decision is gone another may have its identity
             if noted is not None and noted[0]() is decision and noted[1]() is x:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract, verify
-from greenprune_core.gates import GatedNetwork, attach_gates, gate_maker
+from greenprune_core.gates import GatedNetwork, attach_gates, families, gate_maker
 from greenprune_core.gates.families import Gate
 
 FAMILIES = ("head", "free", "hard_concrete")
@@ -94,16 +94,35 @@ def test_gates_start_open_with_the_asked_probability(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_saturated_gate_still_gets_a_gradient(family: str) -> None:
+@pytest.mark.parametrize("end", [-100.0, 100.0])
+def test_a_saturated_gate_gets_the_gradients_that_lead_back_and_no_others(family: str, end: float) -> None:
     gate = gate_maker(family, initial_open=0.9, noise=0.0, hidden=4)(3, 2)
     parameter = gate.decide.bias if family == "head" else next(gate.parameters())
     with torch.no_grad():
-        parameter.fill_(-100.0)
-    _, g = gate.eval()(torch.randn(5, 3))
-    assert bool((g == 0).all())
-    g.sum().backward()
-    assert parameter.grad is not None
-    assert bool((parameter.grad > 1e-3).all())
+        parameter.fill_(end)
+    p, g = gate.eval()(torch.randn(5, 3))
+    assert bool((g == float(end > 0)).all())
+    (p.sum() + g.sum()).backward()  # a step down closes
+    gradient = parameter.grad.clone()
+    parameter.grad = None
+    p, g = gate(torch.randn(5, 3))
+    (-p.sum() - g.sum()).backward()  # a step down opens
+    back, out = (gradient, parameter.grad) if end > 0 else (parameter.grad, gradient)
+    assert bool((back.abs() > 1e-3).all())
+    assert bool((out == 0).all())
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_gradients_are_the_same_in_few_operations_and_in_those_that_a_compiler_sees(noise: float) -> None:
+    values = torch.linspace(-8, 8, 33).reshape(1, -1)
+    gradients = []
+    for decide in (families._StraightThrough.apply, lambda *given: families._decide(*given)[:2]):
+        torch.manual_seed(0)
+        logits = values.clone().requires_grad_()
+        p, g = decide(logits, noise)
+        (p * torch.linspace(-1, 1, 33) + g.square()).sum().backward()
+        gradients.append(logits.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_closed_channel_is_zero_for_its_readers_and_a_closed_branch_leaves_the_shortcut() -> None:
