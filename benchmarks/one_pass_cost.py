@@ -194,13 +194,13 @@ def timed_epoch(state: TrainingState, epoch: int, meter: Meter) -> Epoch:
     before = sum(cost.seconds for cost in state.spent.values())
     on_gpu = torch.device(state.device).type == "cuda"
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(state.device)
     began, joules = time.perf_counter(), meter.read_j() or 0.0
     advance(state, epoch)
     joules = (meter.read_j() or 0.0) - joules
     wall = time.perf_counter() - began
     seconds = sum(cost.seconds for cost in state.spent.values()) - before
-    return Epoch(seconds, wall, joules, torch.cuda.max_memory_allocated() if on_gpu else 0, state.phase)
+    return Epoch(seconds, wall, joules, torch.cuda.max_memory_allocated(state.device) if on_gpu else 0, state.phase)
 
 
 def inference(network: str, granularity: Granularity, options: argparse.Namespace) -> dict[str, object]:
@@ -262,7 +262,7 @@ def seconds_of_pair(nets: list[nn.Module], batch: Tensor, device: str, *, is_tur
         began = time.perf_counter()
         nets[i](batch)
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         seconds[i] = time.perf_counter() - began
     return seconds[0], seconds[1]
 

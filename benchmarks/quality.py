@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="epochs of every run, instead of the setting's")
     parser.add_argument("--n-train", type=int, help="training images, instead of the setting's")
     parser.add_argument("--batch-size", type=int, help="training images per step, instead of the setting's")
-    parser.add_argument("--precision", help="of every forward pass: float32 or bfloat16, instead of the setting's")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="of every forward pass")
     parser.add_argument("--channels-last", action="store_true", help="lay out all networks and images channels last")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each in a process of its own")
     parser.add_argument("--device", default="cpu")

@@ -1,12 +1,14 @@
 """Accuracy on a split, exact outputs, and batch statistics that fit the weights as they are."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+_PIXELS = 512 * 64 * 64
 
 
 @torch.no_grad()
@@ -49,14 +51,29 @@ def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tens
 def exact_outputs(network: nn.Module, inputs: Tensor) -> Tensor:
     """Return the outputs in evaluation mode, as exactly as two networks must be reckoned to be compared.
 
-    In float64 on a GPU whose inputs are float32: by default its matrix units round those to ten bits (TF32), each
-    network in its own way.
+    Float32 is not reckoned with on a GPU, whose matrix units by default round it to ten bits (TF32), in each network in
+    another way.
     """
     if inputs.device.type == "cuda" and inputs.dtype == torch.float32:
-        network, inputs = copy.deepcopy(network).double(), inputs.double()
+        return _outputs_in_float64(network, inputs)
     with evaluating(network):
         outputs: Tensor = network(inputs)
     return outputs
+
+
+def _outputs_in_float64(network: nn.Module, inputs: Tensor) -> Tensor:
+    twin = copy.deepcopy(network).eval()
+    try:
+        outputs: Tensor = twin.double()(inputs.double())
+    except RuntimeError:  # it casts to float32 on its way, or has no room: on a CPU float32 is exact enough
+        outputs = twin.float().cpu()(inputs.cpu())
+    return outputs.cpu()
+
+
+def evaluation_batch(input_shape: Sequence[int]) -> int:
+    """Return how many images of [C, H, W] are evaluated at once, without gradients and in float32: 512 up to 64x64."""
+    _, height, width = input_shape
+    return max(1, min(512, _PIXELS // (height * width)))
 
 
 @contextmanager

@@ -4,9 +4,10 @@ The story, top to bottom: warm-up, select, freeze, shrink, finish. Each phase is
 the next one; `advance` walks through them as far as it is asked to.
 """
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,15 @@ from greenprune_core.config import TrialConfig
 from greenprune_core.cost import Cost
 from greenprune_core.cost.training import TrainingPart, training_macs
 from greenprune_core.data import ImageData, load_data
-from greenprune_core.errors import TrainingError
-from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
+from greenprune_core.errors import ConfigError, TrainingError
+from greenprune_core.evaluation import accuracy, evaluation_batch, reestimate_batch_statistics
 from greenprune_core.extract import extract, slice_like, verify
 from greenprune_core.health import at_freeze
 from greenprune_core.networks import build_network
 from greenprune_core.optimisation import carry_over
 from greenprune_core.records import FreezeReport, PhaseSpent
 from greenprune_core.state import TrainingState, begin
-from greenprune_core.steps import EVALUATION_BATCH, run_steps
+from greenprune_core.steps import run_steps
 
 _STATISTICS_IMAGES = (128, 4096)
 """Least and largest number of training images over which gates and batch statistics are averaged at the freeze."""
@@ -100,7 +101,8 @@ def train_one_pass(
         TrainingError: the run cannot go on.
         VerificationError: the cut network is not equal to the gated one.
     """
-    with torch.random.fork_rng():
+    on_gpu = torch.device(device).type == "cuda"
+    with torch.random.fork_rng(devices=[torch.device(device)] if on_gpu else []):
         state = start(config, network, data, data_dir=data_dir, device=device)
         for epoch in range(1, config.epochs + 1):
             state = advance(state, until_epoch=epoch)
@@ -120,11 +122,21 @@ def start(
     """Return the state before the first step; arguments as for `train_one_pass`."""
     if data is None:
         data = load_data(config.data, data_dir=data_dir, device=device)
+    _check_device(data, device)
     torch.manual_seed(config.seed)
     if network is None:
         channels, _, side = data.input_shape
         network = build_network(config.network, n_classes=data.n_classes, in_channels=channels, image_size=side)
     return begin(config, network, data, device)
+
+
+def _check_device(data: ImageData, device: str) -> None:
+    lies, asked = data.mean.device, torch.device(device)
+    if lies.type != asked.type or (None not in (lies.index, asked.index) and lies.index != asked.index):
+        raise ConfigError(
+            f"images lie on the device where a network trains, {asked}, but these are on {lies}; give the device to "
+            f"load_data or ImageData.from_...: device={device!r}"
+        )
 
 
 def advance(state: TrainingState, until_epoch: int) -> TrainingState:
@@ -184,6 +196,18 @@ def freeze(state: TrainingState, until_step: int) -> TrainingState:
 
 def shrink(state: TrainingState, until_step: int) -> TrainingState:
     """Cut the network, prove it equal, carry the optimiser over and estimate batch statistics anew."""
+    _become_small(state)
+    if torch.device(state.device).type == "cuda":
+        gc.collect()  # a traced network is a cycle of references, and the large ones would stay beside the small one
+    if state.freeze_report is not None:
+        n_images = reestimate_batch_statistics(state.network, _statistics_batches(state))
+        _passed(state, n_images)
+        state.accuracy_after_cut = _accuracy(state, "validation")
+    state.phase = "finish"
+    return state
+
+
+def _become_small(state: TrainingState) -> None:
     gated, old_optimiser = state.gated, state.optimiser
     static = extract(gated)
     images, _ = next(iter(state.data.plain_batches("validation", _VERIFIED_IMAGES, limit=_VERIFIED_IMAGES)))
@@ -197,12 +221,6 @@ def shrink(state: TrainingState, until_step: int) -> TrainingState:
         dict(state.network.named_parameters()),
         lambda tensors: slice_like(gated, static, tensors),
     )
-    if state.freeze_report is not None:
-        n_images = reestimate_batch_statistics(state.network, _statistics_batches(state))
-        _passed(state, n_images)
-        state.accuracy_after_cut = _validation_accuracy(state)
-    state.phase = "finish"
-    return state
 
 
 def finish(state: TrainingState, until_step: int) -> TrainingState:
@@ -228,8 +246,8 @@ def finished(state: TrainingState) -> OnePassResult:
         history=state.history,
         cost=state.cost,
         dense_cost=state.dense_cost,
-        val_accuracy=_validation_accuracy(state),
-        test_accuracy=accuracy(state.network, state.data.plain_batches("test", EVALUATION_BATCH)),
+        val_accuracy=_accuracy(state, "validation"),
+        test_accuracy=_accuracy(state, "test"),
         n_validation=state.data.n_validation,
         n_test=state.data.n_test,
         train_macs=training_macs(all_parts),
@@ -260,7 +278,7 @@ def _fix_gates(state: TrainingState) -> None:
                 "raise the budget's weight or the gates' learning rate, or freeze later"
             )
     selection = pressure.settle(open_fraction)
-    dynamic_accuracy = _validation_accuracy(state)
+    dynamic_accuracy = _accuracy(state, "validation")
     state.masks = {name: selection.kept_V[group].clone() for name, group in gated.group_slices.items()}
     gated.freeze(state.masks)
     state.freeze_report = FreezeReport(
@@ -275,12 +293,13 @@ def _fix_gates(state: TrainingState) -> None:
         kept_before_repair=kept_before_repair,
         kept=pressure.kept_fraction(selection.kept_V),
         dynamic_accuracy=dynamic_accuracy,
-        frozen_accuracy=_validation_accuracy(state),
+        frozen_accuracy=_accuracy(state, "validation"),
     )
 
 
 def _statistics_batches(state: TrainingState) -> Any:
-    return state.data.plain_batches("train", EVALUATION_BATCH, limit=_n_statistics(state))
+    batch_size = evaluation_batch(state.data.input_shape)
+    return state.data.plain_batches("train", batch_size, limit=_n_statistics(state))
 
 
 def _n_statistics(state: TrainingState) -> int:
@@ -289,8 +308,8 @@ def _n_statistics(state: TrainingState) -> int:
     return min(state.data.n_train, largest, max(least, share))
 
 
-def _validation_accuracy(state: TrainingState) -> float:
-    return accuracy(state.network, state.data.plain_batches("validation", EVALUATION_BATCH))
+def _accuracy(state: TrainingState, split: Literal["validation", "test"]) -> float:
+    return accuracy(state.network, state.data.plain_batches(split, evaluation_batch(state.data.input_shape)))
 
 
 def _passed(state: TrainingState, n_images: int) -> None:

@@ -103,4 +103,7 @@ def carry_over(
                 by_key.setdefault(key, {})[old_names[parameter]] = value
     for key, tensors in by_key.items():
         for name, value in slice_tensors(tensors).items():
-            new.state[new_parameters[name]][key] = value
+            parameter = new_parameters[name]
+            if value.shape == parameter.shape:  # optimisers take all at once only where both lie alike in memory
+                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            new.state[parameter][key] = value

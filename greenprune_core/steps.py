@@ -11,15 +11,13 @@ from torch import Tensor
 
 from greenprune_core.config import ExecutionConfig
 from greenprune_core.errors import TrainingError
-from greenprune_core.evaluation import accuracy
+from greenprune_core.evaluation import accuracy, evaluation_batch
 from greenprune_core.losses import task_loss
 from greenprune_core.optimisation import set_learning_rate
 from greenprune_core.pressure import Terms
 from greenprune_core.records import PhaseSpent
 from greenprune_core.schedules import learning_rate_factor
 from greenprune_core.state import TrainingState, training_batches
-
-EVALUATION_BATCH = 512
 
 HEALTH_PERIOD = 20
 """Training steps between two examinations of the gates."""
@@ -58,7 +56,8 @@ def run_steps(state: TrainingState, until_step: int) -> None:
         _wait_for_device(state.device)
         spent.seconds += time.perf_counter() - started
         if state.step % state.steps_per_epoch == 0:
-            _close_epoch(state)
+            with _memory_explained(state):
+                _close_epoch(state)
 
 
 @contextmanager
@@ -68,9 +67,9 @@ def _memory_explained(state: TrainingState) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(
-            f"a training step must fit into the memory of {state.device}, but one of phase {state.phase} with "
-            f"batch_size={state.config.optimiser.batch_size} did not; take a smaller batch_size, precision=bfloat16 or "
-            f"fewer trials per GPU ({str(error).splitlines()[0]})"
+            f"training must fit into the memory of {state.device}, but a step or evaluation of phase {state.phase} "
+            f"with batch_size={state.config.optimiser.batch_size} did not; take a smaller batch_size, "
+            f"precision=bfloat16 or fewer trials per GPU ({str(error).splitlines()[0]})"
         ) from error
 
 
@@ -194,12 +193,15 @@ def _check_gates(state: TrainingState) -> None:
 
 def _check_finite(terms: dict[str, Tensor], step: int) -> None:
     for name, term in terms.items():
-        value = float(term.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"every loss term must be finite, but the {name} loss is {value} at step {step}; "
-                "lower the learning rate or look for NaN in the data"
-            )
+        _refuse_infinite(name, float(term.detach()), step)
+
+
+def _refuse_infinite(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"every loss term must be finite, but the {name} loss is {value} at step {step}; "
+            "lower the learning rate or look for NaN in the data"
+        )
 
 
 def _close_epoch(state: TrainingState) -> None:
@@ -210,7 +212,10 @@ def _close_epoch(state: TrainingState) -> None:
         for name, total in state.epoch_sums.items()
     }
     state.epoch_sums = {}
-    validation = accuracy(state.network, state.data.plain_batches("validation", EVALUATION_BATCH))
+    for name in ("task", "budget", "polar"):
+        _refuse_infinite(name, means.get(name, 0.0), state.step)  # on a GPU single steps go unchecked
+    batches = state.data.plain_batches("validation", evaluation_batch(state.data.input_shape))
+    validation = accuracy(state.network, batches)
     line = {"epoch": state.step // state.steps_per_epoch, "phase": state.phase, "val_accuracy": validation, **means}
     state.history.append(line)
 

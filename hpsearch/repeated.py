@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from greenprune_core.config import TrialConfig
+from hpsearch.cluster import gpu_share
 from hpsearch.energy.training_energy import COLUMNS, spent_by
 
 OTHERS = "repeats"
@@ -82,16 +83,17 @@ class RepeatedTrial:
         self._n_seeds = n_seeds
         self._rows = list(rows)
         self._trial = self._begin()
+        self._epochs_each = int(self._trial.epochs)
 
     @property
     def epoch(self) -> int:
         """Epochs done, over all seeds."""
-        return int(len(self._rows) * self._trial.epochs + self._trial.epoch)
+        return len(self._rows) * self._epochs_each + (0 if self._trial is None else int(self._trial.epoch))
 
     @property
     def epochs(self) -> int:
         """Epochs of all seeds."""
-        return int(self._n_seeds * self._trial.epochs)
+        return self._n_seeds * self._epochs_each
 
     @property
     def is_finished(self) -> bool:
@@ -101,12 +103,14 @@ class RepeatedTrial:
     def advance(self, until_epoch: int) -> Any:
         """Train until so many epochs are done over all seeds, and report how the present seed stands."""
         while True:
-            done = len(self._rows) * self._trial.epochs
-            report = self._trial.advance(min(until_epoch - done, self._trial.epochs))
+            done = len(self._rows) * self._epochs_each
+            report = self._trial.advance(min(until_epoch - done, self._epochs_each))
             report = replace(report, epoch=self.epoch)
             if not self._trial.is_finished or self.is_finished:
                 return report
             self._rows.append(self._finished())
+            self._trial = None  # its memory is for the next seed
+            gpu_share.release()
             self._trial = self._begin()
             if until_epoch <= self.epoch:
                 return report

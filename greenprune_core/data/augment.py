@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from greenprune_core.data.transfer import sent
+
 
 def step_generator(*numbers: int) -> torch.Generator:
     """Return a generator whose state depends on all the numbers (seed, epoch, step, ...) and on nothing else."""
@@ -24,7 +26,7 @@ def shift(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:
     last-epoch accuracy on Fashion-MNIST).
     """
     n, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * largest + 1, (2, n), generator=generator).to(images.device)
+    offsets = sent(torch.randint(0, 2 * largest + 1, (2, n), generator=generator), images.device)
     padded = functional.pad(images, (largest,) * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, 2s+1, 2s+1, H, W]
     return windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
@@ -32,7 +34,7 @@ def shift(images: Tensor, largest: int, generator: torch.Generator) -> Tensor:
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of [N, C, H, W] left to right with probability 1/2."""
-    mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    mirrored = sent(torch.rand(len(images), generator=generator) < 0.5, images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
@@ -52,7 +54,7 @@ def resized_crop(images: Tensor, least_area: float, generator: torch.Generator) 
     # in units in which the image reaches from -1 to 1
     theta[:, 0, 0], theta[:, 0, 2] = width, (2 * left - 1) * (1 - width)
     theta[:, 1, 1], theta[:, 1, 2] = height, (2 * top - 1) * (1 - height)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False).to(images)
+    grid = sent(functional.affine_grid(theta, list(images.shape), align_corners=False), images.device).to(images)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -76,6 +78,6 @@ def mixup(
 
     seed = int(torch.randint(0, 2**62, (1,), generator=generator))
     weight = float(np.random.default_rng(seed).beta(alpha, alpha))
-    other = torch.randperm(len(images), generator=generator).to(images.device)
+    other = sent(torch.randperm(len(images), generator=generator), images.device)
     targets = functional.one_hot(labels, n_classes).to(images.dtype)
     return torch.lerp(images[other], images, weight), torch.lerp(targets[other], targets, weight)

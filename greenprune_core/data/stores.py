@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from greenprune_core.data.checks import check_images, check_labels
 from greenprune_core.data.resize import resize
+from greenprune_core.data.transfer import sent
 from greenprune_core.errors import DataError
 
 
@@ -59,10 +60,10 @@ class TensorStore:
         """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices."""
         device = self.images.device
         for indices in batches:
-            images = self.images[indices.to(device)]
+            images = self.images[sent(indices, device)]
             if images.dtype == torch.uint8:
                 images = images.to(torch.float32).mul_(1 / 255)
-            yield images, self.labels[indices].to(device)
+            yield images, sent(self.labels[indices], device)
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ class DatasetStore:
         for indices, images in zip(chosen, loader, strict=True):
             if isinstance(images, str):
                 raise DataError(images)
-            ready = resize(check_images(images, self.where), self.image_size, self.where).to(self.device)
+            ready = sent(resize(check_images(images, self.where), self.image_size, self.where), self.device)
             if ready.dtype == torch.uint8:
                 ready = ready.to(torch.float32).mul_(1 / 255)
-            yield ready, self.labels[indices].to(self.device)
+            yield ready, sent(self.labels[indices], self.device)
 
 
 class _Guarded(Dataset[Any]):

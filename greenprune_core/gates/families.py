@@ -212,8 +212,9 @@ def _limited(logits: Tensor) -> Tensor:
 
 
 def _logistic(like: Tensor) -> Tensor:
-    uniform = torch.rand_like(like).clamp(_TINY, 1 - _TINY)
-    return torch.log(uniform) - torch.log1p(-uniform)
+    # in float32 also under autocast: of the draws in bfloat16 one in 500 is zero, and none lies above 0.996
+    uniform = torch.rand_like(like, dtype=torch.promote_types(like.dtype, torch.float32)).clamp(_TINY, 1 - _TINY)
+    return (torch.log(uniform) - torch.log1p(-uniform)).to(like.dtype)
 
 
 def _logit(p: float) -> float:

@@ -140,7 +140,7 @@ class _Window:
 def _run_windows(network: nn.Module, images: Tensor, meter: Meter, effort: Effort) -> list[_Window]:
     was_training = [module for module in network.modules() if module.training]
     network.eval()
-    wait = _waiter(images.device)
+    wait = waiter(images.device)
     try:
         with torch.inference_mode():
             n_passes = _passes_per_window(network, images, meter, effort, wait)
@@ -221,8 +221,9 @@ def _check_power(power_w: float | None, meter: Meter) -> None:
         )
 
 
-def _waiter(device: torch.device) -> Callable[[], None]:
-    if device.type == "cuda":
+def waiter(device: torch.device | str) -> Callable[[], None]:
+    """Return what waits until a device has done all that it was given; a processor has no queue to wait for."""
+    if torch.device(device).type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
 

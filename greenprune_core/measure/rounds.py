@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from greenprune_core.measure.design import Subject
+from greenprune_core.measure.inference import waiter
 from greenprune_core.measure.meter import Meter
 
 
@@ -63,7 +64,7 @@ def time_in_rounds(
 def _turn(timed: Timed, length_s: float, meter: Meter, idle_power_w: float | None, device: str) -> None:
     network = timed.subject.network.to(device)
     images = torch.rand(timed.batch_size, *timed.subject.input_shape).to(device)
-    wait = torch.cuda.synchronize if device.startswith("cuda") else _no_wait
+    wait = waiter(device)
     network(images)  # the first pass of a turn finds cold caches
     wait()
     # one thread's own time leaves out what other processes took; several threads or a GPU have wall time only
@@ -78,7 +79,3 @@ def _turn(timed: Timed, length_s: float, meter: Meter, idle_power_w: float | Non
     elapsed_s, after_j = time.perf_counter() - started, meter.read_j()
     if before_j is not None and after_j is not None:
         timed.joules.append((after_j - before_j - (idle_power_w or 0.0) * elapsed_s) / n_passes)
-
-
-def _no_wait() -> None:
-    """A processor has no queue to wait for."""

@@ -63,6 +63,8 @@ class TrialWorker(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial, in the same process."""
         self._host.close()
+        del self._host  # a trained network is a cycle of references: its memory would wait for the garbage collector
+        gpu_share.release()
         self._host = TrialHost(new_config, self._notice)
         return True
 

@@ -33,6 +33,15 @@ def test_a_pass_in_another_execution_learns_meets_its_budget_and_cuts_exactly(ex
     assert all(value.dtype in (torch.float32, torch.int64) for value in result.network.state_dict().values())
 
 
+def test_momenta_lie_in_memory_as_their_weights_do_after_the_cut_too():
+    """Else a GPU takes one of them at a time instead of all together."""
+    state = advance(start(dataclasses.replace(SMALL, execution=ExecutionConfig(channels_last=True))), 3)
+    assert state.is_cut
+    momenta = {p: values["momentum_buffer"] for p, values in state.optimiser.state.items()}
+    assert sum(p.ndim == 4 for p in momenta) > 3
+    assert all(momentum.stride() == p.stride() for p, momentum in momenta.items())
+
+
 def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_identical(tmp_path):
     whole = finished(advance(start(SMALL), SMALL.epochs))
     state = advance(start(SMALL), 1)

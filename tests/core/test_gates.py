@@ -125,6 +125,17 @@ def test_gradients_are_the_same_in_few_operations_and_in_those_that_a_compiler_s
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_noise_has_its_tails_in_every_precision(dtype: torch.dtype) -> None:
+    """Drawn in bfloat16 one in 500 would be -13.8, and none above 5.5."""
+    torch.manual_seed(0)
+    noise = families._logistic(torch.zeros(200_000, dtype=dtype))
+    assert noise.dtype == dtype
+    for tail in (noise > 6, noise < -6):  # each 0.0025 of the distribution
+        assert float(tail.double().mean()) == pytest.approx(0.00247, rel=0.2)
+    assert float((noise < -11).double().mean()) < 1e-4
+
+
 def test_a_closed_channel_is_zero_for_its_readers_and_a_closed_branch_leaves_the_shortcut() -> None:
     network, images = gated("plain", "channel")
     weight = network.network.get_submodule("2").weight

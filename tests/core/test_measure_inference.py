@@ -18,6 +18,7 @@ from greenprune_core.measure import (
     measure_idle,
     measure_inference,
 )
+from greenprune_core.measure.inference import waiter
 
 QUICK = Effort(min_seconds=0.05, min_windows=6, warm_up_s=0.01, idle_s=0.01)
 IMAGES = torch.zeros(4, 3, 8, 8)
@@ -142,3 +143,12 @@ def test_the_network_is_measured_in_evaluation_mode_and_put_back():
     assert net.training
     assert net[1].training
     assert torch.equal(net[1].running_mean, before)
+
+
+@pytest.mark.parametrize(("device", "waited"), [("cpu", []), ("cuda:1", ["cuda:1"])])
+def test_the_device_that_computes_is_the_one_that_is_waited_for(monkeypatch, device, waited):
+    """Of several GPUs `torch.cuda.synchronize()` waits for the first."""
+    seen = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: seen.append(str(device)))
+    waiter(device)()
+    assert seen == waited

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_pass import SMALL
 
+from greenprune_core import load_data
 from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig
 from greenprune_core.cost import count_cost
 from greenprune_core.errors import ConfigError, TrainingError
@@ -188,6 +189,22 @@ def test_a_loss_that_is_not_finite_names_the_term_and_the_step():
     config = changed(optimiser=OptimiserConfig(batch_size=16, learning_rate=1e18))
     with pytest.raises(TrainingError, match=r"the task loss is (nan|inf) at step \d+"):
         train_one_pass(config)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_epoch_where_single_steps_are_not_checked(monkeypatch):
+    monkeypatch.setattr("greenprune_core.steps._is_check_due", lambda state: False)  # as between checks on a GPU
+    state = advance(start(SMALL), 3)
+    assert state.is_cut
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingError, match="the task loss is nan at step"):
+        advance(state, 4)
+
+
+def test_images_on_another_device_than_the_training_are_refused():
+    data = load_data(SMALL.data)
+    with pytest.raises(ConfigError, match=r"trains, cuda:1, but these are on cpu.*device='cuda:1'"):
+        start(SMALL, data=data, device="cuda:1")
 
 
 def test_the_loss_on_a_fixed_batch_is_the_same_before_and_after_the_cut(monkeypatch):

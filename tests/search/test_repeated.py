@@ -1,23 +1,27 @@
 """`--repeats`: one configuration with several seeds; each is a row, the mean is told, the spread kept."""
 
 import json
+import weakref
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 import search_driver  # noqa: F401  puts the tabulated trials on the import path
 import tabulated
+import torch
 
 from greenprune_core.config import TrialConfig
 from hpsearch import archive
 from hpsearch.cli import main
 from hpsearch.cluster.worker import TrialHost
 from hpsearch.fold import fold_repeats
+from hpsearch.repeated import RepeatedTrial
 from hpsearch.search_run import open_run
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
 from hpsearch.study.ledger import Ledger
 from hpsearch.study.opening import open_ledger
+from hpsearch.trial import TrialReport
 from hpsearch.tuner import task
 
 N_SEEDS = 3
@@ -142,3 +146,31 @@ def test_a_reopened_run_tells_the_mean_of_rows_that_were_not_told(tmp_path, monk
     (told,) = [trial for trial in again.study._trials() if trial.state.name == "COMPLETE"]
     assert told.values[0] == pytest.approx(mean(row["val_accuracy"] for row in _rows(tmp_path)))
     assert again.n_finished == 1
+
+
+def test_a_seeds_memory_is_free_before_the_next_begins(tmp_path, monkeypatch):
+    """Both at once would take twice a GPU's share."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    class Trial:
+        epochs = 1
+        is_finished = False
+        epoch = 0
+
+        def __init__(self, config, folder):
+            assert [one() for one in alive if one() is not None] == []
+            alive.append(weakref.ref(self))
+            self.config, self.cycle = config, self  # as in a traced network
+
+        def advance(self, until_epoch):
+            self.epoch, self.is_finished = 1, True
+            return TrialReport(epoch=1, phase="done", val_accuracy=0.5, expected_energy_j=1.0, expected_macs=1.0)
+
+        def finish(self):
+            return {"trial_id": self.config.config_hash}
+
+    alive = []
+    trial = RepeatedTrial(Trial, TrialConfig(), tmp_path, N_SEEDS)
+    assert trial.advance(N_SEEDS).epoch == N_SEEDS
+    assert len(alive) == N_SEEDS
