@@ -101,8 +101,9 @@ def train_one_pass(
         TrainingError: the run cannot go on.
         VerificationError: the cut network is not equal to the gated one.
     """
-    on_gpu = torch.device(device).type == "cuda"
-    with torch.random.fork_rng(devices=[torch.device(device)] if on_gpu else []):
+    # a seed is one for all GPUs; a process that has used none yet stays so
+    uses_gpus = torch.device(device).type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if uses_gpus else ()):
         state = start(config, network, data, data_dir=data_dir, device=device)
         for epoch in range(1, config.epochs + 1):
             state = advance(state, until_epoch=epoch)
