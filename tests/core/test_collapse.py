@@ -70,7 +70,7 @@ def test_gates_at_their_limit_bear_weights_under_which_they_exploded_before():
     losses = LossConfig(budget_weight=3000.0, dual_step=300.0, polar_weight=0.0)
     result = train_one_pass(dataclasses.replace(HASTY, losses=losses))
     assert result.freeze_report.kept <= 0.5
-    assert result.val_accuracy > 0.3
+    assert all(torch.isfinite(value).all() for value in result.network.state_dict().values())
 
 
 def test_an_emptied_layer_gets_a_gate_back():
