@@ -63,8 +63,7 @@ class TrialWorker(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial, in the same process."""
         self._host.close()
-        del self._host  # a trained network is a cycle of references: its memory would wait for the garbage collector
-        gpu_share.release()
+        gpu_share.release()  # a trained network is a cycle of references: its memory would wait for the collector
         self._host = TrialHost(new_config, self._notice)
         return True
 
@@ -125,8 +124,9 @@ class TrialHost:
             logger.exception("could not keep the state of trial %s", self._id)
 
     def close(self) -> None:
-        """Let go of the meter."""
+        """Let go of the meter and the trial."""
         self._meter.close()
+        self._trial = None
 
     def _step(self) -> dict[str, Any] | None:
         if self._notice.is_given():
