@@ -2,7 +2,7 @@
 
 A target is met when the cut network's kept fraction lies at it or at most one point below. Reported with it: the kept
 fraction before the exact repair, the gates that the repair flipped, and the disagreement at the freeze.
-Run: `python benchmarks/budget_met.py [--unit macs|params|joules]`.
+Run: `python benchmarks/budget_met.py [--unit macs|params|joules|macs_and_params]`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ BASE = TrialConfig(
 def main() -> None:
     """Run all cases, print a line each, and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--unit", default="macs", choices=("macs", "params", "joules"))
+    parser.add_argument("--unit", default="macs", choices=("macs", "params", "joules", "macs_and_params"))
     parser.add_argument("--streams", action="store_true", help="also gate the residual streams")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()

@@ -38,7 +38,7 @@ from greenprune_core.one_pass import advance, start
 from greenprune_core.state import TrainingState
 
 EPOCHS = 20
-PHASES = PhaseConfig(warm_up=0.05, freeze_at=0.3, freeze_latest=0.3)
+PHASES = PhaseConfig(freeze_latest=PhaseConfig().freeze_at)  # the usual ones; on noise there is no wait to measure
 INFERENCE_BATCH = 256
 INFERENCE_PAIRS = 17
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "both", "layer")

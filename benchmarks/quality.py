@@ -38,6 +38,8 @@ TARGETS = (0.75, 0.5, 0.35)
 GRANULARITIES = ("channel", "layer", "both")
 DEEP = 0.25
 """The cut at which the paper's own savings lie and capacity is in excess in wide networks; channel gates only."""
+FEW_PARAMETERS = "ours/0.5/parameters"
+"""Channel gates under one budget of MACs and parameters, where others keep what late layers have many of."""
 
 Row = dict[str, Any]
 
@@ -87,11 +89,11 @@ SCALES: dict[str, dict[str, Setting]] = {
 def plan(is_full: bool, with_oto: bool) -> list[str]:
     """List the arms, as they stand in the table."""
     if not is_full:
-        return ["dense", *(arm for target in (0.5, DEEP) for arm in _channel_arms(target))]
+        return ["dense", *(arm for target in (0.5, DEEP) for arm in _channel_arms(target)), FEW_PARAMETERS]
     ours = [f"ours/{target}/{granularity}" for target in TARGETS for granularity in GRANULARITIES]
     uniform = [f"uniform/{target}/{kind}" for target in TARGETS for kind in ("epochs", "cost")]
     after = [f"{name}/0.5" for name in ("random_mask", "found_shape", "slimming", "magnitude", "depgraph")]
-    return ["dense", *ours, *uniform, *_channel_arms(DEEP), *after, *(["oto/0.5"] if with_oto else [])]
+    return ["dense", *ours, FEW_PARAMETERS, *uniform, *_channel_arms(DEEP), *after, *(["oto/0.5"] if with_oto else [])]
 
 
 def _channel_arms(target: float) -> list[str]:
@@ -109,6 +111,8 @@ def run_arm(arm: str, bench: arms.Bench, folder: Path, oto_python: str | None) -
     target = float(rest[0]) if rest else 1.0
     if name == "dense":
         return arms.dense(bench)
+    if arm == FEW_PARAMETERS:
+        return arms.ours(bench, target, "channel", "macs_and_params")
     if name == "ours":
         return arms.ours(bench, target, rest[1])
     if name == "uniform" and rest[1] == "epochs":

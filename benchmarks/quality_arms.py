@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from greenprune_core import ImageData, TrialConfig, attach_gates, build_network, count_cost, extract, train_one_pass
-from greenprune_core.config import OptimiserConfig
+from greenprune_core.config import BudgetUnit, OptimiserConfig
 from greenprune_core.cost.expected import ExpectedCost
 from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
 from greenprune_core.gates import GatedNetwork
@@ -97,12 +97,12 @@ def dense(bench: Bench) -> Row:
     return _from_scratch(bench, bench.dense_network(), bench.n_steps)
 
 
-def ours(bench: Bench, target: float, granularity: str) -> Row:
-    """Train gates and weights once, and end with a static network of at most the uniform control's MACs."""
+def ours(bench: Bench, target: float, granularity: str, unit: BudgetUnit = "macs") -> Row:
+    """Train gates and weights once, and end with a static network of at most the uniform control's share of MACs."""
     config = replace(
         bench.base,
         seed=bench.seed,
-        budget=replace(bench.base.budget, target=uniform_share(bench, target)[1], unit="macs"),
+        budget=replace(bench.base.budget, target=uniform_share(bench, target)[1], unit=unit),
         gates=replace(bench.base.gates, granularity=granularity),
     )
     started = time.perf_counter()

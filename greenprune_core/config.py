@@ -16,7 +16,7 @@ from greenprune_core.typed_values import build, need, parse_value
 
 Granularity = Literal["channel", "layer", "both"]
 GateFamily = Literal["head", "free", "hard_concrete"]
-BudgetUnit = Literal["macs", "params", "joules"]
+BudgetUnit = Literal["macs", "params", "joules", "macs_and_params"]
 PolarForm = Literal["watershed", "half", "variance", "none"]
 RampShape = Literal["constant", "linear", "cosine", "cubic"]
 LearningRateShape = Literal["cosine", "one_cycle", "hold_then_cosine", "constant"]
@@ -151,7 +151,8 @@ class BudgetConfig:
     target: float = 0.5
     """Kept fraction of the dense network's cost, in (0, 1]."""
     unit: BudgetUnit = "macs"
-    """What the fraction is of: multiply-accumulates, parameters, or modelled joules of one inference."""
+    """What the fraction is of: multiply-accumulates, parameters, or modelled joules of one inference; or at most that
+    fraction of the multiply-accumulates and of the parameters, both."""
     profile: str = "horowitz-45nm"
     """Device profile behind joules: a shipped name or a JSON file; part of the trial's identity."""
 
@@ -199,7 +200,7 @@ class PhaseConfig:
     Positions inside the select phase are shares of it, so that every draw is valid.
     """
 
-    warm_up: float = 0.1
+    warm_up: float = 0.05
     """Progress at which gates begin to act, in [0, freeze_at)."""
     freeze_at: float = 0.4
     """Progress at which the consensus is taken and the network is cut, in (0, 1]."""
@@ -209,7 +210,7 @@ class PhaseConfig:
     """Largest dynamic/static disagreement (mean over gates, in [0, 0.5]) at which the freeze does not wait."""
     ramp_share: float = 0.6
     """Share of the select phase during which the kept fraction falls from 1 to the target, in (0, 1]."""
-    ramp_shape: RampShape = "linear"
+    ramp_shape: RampShape = "cubic"
     """Shape of that fall."""
     polar_delay: float = 0.3
     """Share of the select phase before the polariser starts, in [0, 1)."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from greenprune_core.config import GateConfig, TrialConfig
-from greenprune_core.cost import ExpectedCost, load_profile, pricing_profile
+from greenprune_core.config import BudgetConfig, GateConfig, TrialConfig
+from greenprune_core.cost import ExpectedCost, LargestShare, load_profile, pricing_profile
 from greenprune_core.gates import GatedNetwork
 from greenprune_core.health import Snapshot, Symptom, dead_gates, examine
 from greenprune_core.losses import (
@@ -60,9 +60,8 @@ class Pressure:
         self._target = kept_fraction(config.phases, config.budget.target)
         self._polar_strength = polar_strength(config.phases)
         self._noise = noise_scale(config.phases, config.gates.noise, config.gates.noise_anneal)
-        profile = pricing_profile(load_profile(config.budget.profile)) if config.budget.unit == "joules" else None
-        self._cost = ExpectedCost(gated.structure, config.budget.unit, profile).to(device)
-        self._cost_on_cpu = ExpectedCost(gated.structure, config.budget.unit, profile)
+        self._cost = _budgeted_cost(gated, config.budget).to(device)
+        self._cost_on_cpu = _budgeted_cost(gated, config.budget)
         floors = [_floor(gated, name, config.gates, config.budget.target) for name in gated.groups]
         slices = list(gated.group_slices.values())
         self._ranking = Ranking(slices, floors, self._cost_on_cpu, config.gates.round_to)
@@ -177,6 +176,13 @@ class Pressure:
                 self._kept_V = kept_V.to(self.multiplier.device)
             return polar_watershed_loss(gated.open_probability, self._kept_V)
         return torch.zeros((), device=self.multiplier.device)
+
+
+def _budgeted_cost(gated: GatedNetwork, budget: BudgetConfig) -> ExpectedCost | LargestShare:
+    if budget.unit == "macs_and_params":
+        return LargestShare([ExpectedCost(gated.structure, "macs"), ExpectedCost(gated.structure, "params")])
+    profile = pricing_profile(load_profile(budget.profile)) if budget.unit == "joules" else None
+    return ExpectedCost(gated.structure, budget.unit, profile)
 
 
 def _floor(gated: GatedNetwork, group: str, gates: GateConfig, target: float) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from greenprune_core.cost.count import Cost, OperatorCost, count_cost
     from greenprune_core.cost.energy import Energy, estimate_energy, estimate_latency
     from greenprune_core.cost.expected import ExpectedCost
+    from greenprune_core.cost.largest import LargestShare
     from greenprune_core.cost.profile import DeviceProfile, load_profile, pricing_profile, shipped_profiles
     from greenprune_core.cost.training import TrainingPart, estimate_training_energy, training_macs
 
@@ -18,6 +19,7 @@ __all__ = [
     "DeviceProfile",
     "Energy",
     "ExpectedCost",
+    "LargestShare",
     "OperatorCost",
     "TrainingPart",
     "count_cost",
@@ -34,6 +36,7 @@ _HOME = {
     "count": ("Cost", "OperatorCost", "count_cost"),
     "energy": ("Energy", "estimate_energy", "estimate_latency"),
     "expected": ("ExpectedCost",),
+    "largest": ("LargestShare",),
     "profile": ("DeviceProfile", "load_profile", "pricing_profile", "shipped_profiles"),
     "training": ("TrainingPart", "estimate_training_energy", "training_macs"),
 }

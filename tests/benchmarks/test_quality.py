@@ -62,7 +62,7 @@ def test_each_arm_comes_after_what_it_needs():
     from quality import needs_ours, plan
 
     arms = plan(is_full=True, with_oto=True)
-    assert len(arms) == len(set(arms)) == 25
+    assert len(arms) == len(set(arms)) == 26
     few = plan(is_full=False, with_oto=True)
     for listed, n_needy in ((arms, 10), (few, 2)):
         needy = [arm for arm in listed if needs_ours(arm)]
@@ -95,6 +95,7 @@ def test_every_arm_of_a_small_dry_run_keeps_its_budget(tmp_path):
     for arm, found in rows.items():
         if "0.5" in arm:
             assert found["macs_kept"] <= 0.5104 + 1e-4, arm
+    assert rows["ours/0.5/parameters"]["params_kept"] <= 0.5104 + 1e-4 < rows["ours/0.5/channel"]["params_kept"]
     spent = rows["ours/0.5/channel"]["train_macs_share"]
     for arm in ("uniform/0.5/cost", "slimming/0.5", "magnitude/0.5", "depgraph/0.5"):
         assert 0.95 * spent <= rows[arm]["train_macs_share"] <= spent, arm

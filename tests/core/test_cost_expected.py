@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from greenprune_core.config import NetworkConfig
-from greenprune_core.cost import ExpectedCost, count_cost, estimate_energy, load_profile
+from greenprune_core.cost import ExpectedCost, LargestShare, count_cost, estimate_energy, load_profile
 from greenprune_core.cost.profile import Quantity
 from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract
@@ -102,6 +102,26 @@ def test_an_inner_channel_is_a_product_of_both_sides():
     expected = ExpectedCost(gated.structure, "macs")
     open_ = torch.tensor([0.5, 1.0, 0.0, 0.25], dtype=torch.float64)
     assert float(expected(open_)) == pytest.approx(4 * (3 * 1.75 + 1.75 * 5))
+
+
+def test_the_largest_share_is_that_of_the_cost_that_binds_and_presses_on_its_gates():
+    """Worked out by hand: 1x1 convolutions 3 -> 4 on 4x4 pixels and 4 -> 8 -> 3 on one, where most weights are."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.Conv2d(4, 8, 1, bias=False), nn.ReLU(),
+        nn.Conv2d(8, 3, 1, bias=False),
+    )  # fmt: skip
+    gated = attach_gates(network, torch.zeros(1, 3, 4, 4))
+    share = LargestShare([ExpectedCost(gated.structure, "macs"), ExpectedCost(gated.structure, "params")])
+    early, late = (gated.group_slices[name] for name in gated.groups)
+    open_ = torch.ones(gated.n_gates, dtype=torch.float64)
+    assert float(share(open_)) == 1.0
+    open_[early] = 0.5  # of 16 * 12 + 32 + 24 MACs and 12 + 32 + 24 weights
+    open_.requires_grad_()
+    value = share(open_)
+    value.backward()
+    assert value.item() == pytest.approx((6 + 16 + 24) / 68), "the weights of the late layers are left"
+    slope = torch.tensor([open_.grad[early].sum(), open_.grad[late].sum()]) * 68
+    assert slope.tolist() == pytest.approx([12 + 32, 16 + 24])
 
 
 def test_a_call_takes_well_under_a_millisecond_for_resnet56():
