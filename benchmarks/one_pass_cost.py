@@ -71,11 +71,14 @@ def main() -> None:
         print(peak_memory(options.memory_of, options))
         return
     kind = [options.device] * (options.device != "cpu") + [options.granularity] * (options.granularity != "channel")
-    results: dict[str, object] = {}
+    kind += [f"blocks_of_{options.round_to}"] * (options.round_to > 1)
+    results: dict[str, dict[str, object]] = {}
     for name in options.networks:
-        results[name] = compare(name, options)
-        # what is done stays if this is cut off
-        print(write_result("_".join(["one_pass_cost", *kind]), vars(options), results), flush=True)
+        results[name] = {}
+        for part in (training, inferences, peak_memory_beside_dense):
+            results[name] |= part(name, options)
+            # what is done stays if this is cut off
+            print(write_result("_".join(["one_pass_cost", *kind]), vars(options), results), flush=True)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -96,13 +99,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
+def training(network: str, options: argparse.Namespace) -> dict[str, object]:
     """Train `network` dense and in one pass, in turn, and return ratios: median, least and largest of the pairs."""
     pairs = []
     for seed in range(options.pairs):
         pairs.append(train_pair(network, seed, options))
         print(network, pairs[-1], flush=True)
-    results: dict[str, object] = {
+    return {
         key: {
             "median": statistics.median(pair[key] for pair in pairs),
             "least": min(pair[key] for pair in pairs),
@@ -111,11 +114,6 @@ def compare(network: str, options: argparse.Namespace) -> dict[str, object]:
         }
         for key in pairs[0]
     }
-    results["inference"] = {kind: inference(network, kind, options) for kind in GRANULARITIES}
-    if options.device == "cpu":
-        results["peak_memory_ratio"] = memory_ratio(network, options)
-    print(network, results, flush=True)
-    return results
 
 
 def train_pair(network: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
@@ -203,6 +201,13 @@ def timed_epoch(state: TrainingState, epoch: int, meter: Meter) -> Epoch:
     return Epoch(seconds, wall, joules, torch.cuda.max_memory_allocated(state.device) if on_gpu else 0, state.phase)
 
 
+def inferences(network: str, options: argparse.Namespace) -> dict[str, object]:
+    """Time the cut networks of all granularities beside the dense one."""
+    timed = {kind: inference(network, kind, options) for kind in GRANULARITIES}
+    print(network, timed, flush=True)
+    return {"inference": timed}
+
+
 def inference(network: str, granularity: Granularity, options: argparse.Namespace) -> dict[str, object]:
     """Time the network cut to half of its MACs in blocks of 8 channels against the dense one, side by side.
 
@@ -267,14 +272,16 @@ def seconds_of_pair(nets: list[nn.Module], batch: Tensor, device: str, *, is_tur
     return seconds[0], seconds[1]
 
 
-def memory_ratio(network: str, options: argparse.Namespace) -> float:
-    """Peak resident memory of our training over that of dense training, each in a process of its own."""
+def peak_memory_beside_dense(network: str, options: argparse.Namespace) -> dict[str, object]:
+    """Peak resident memory of our training over that of dense training, each in a process of its own; on a CPU."""
+    if options.device != "cpu":
+        return {}  # the pairs have it of the GPU
     peaks = []
     for kind in ("dense", "ours"):
         command = [sys.executable, __file__, "--memory-of", f"{kind}:{network}", "--threads", str(options.threads)]
         command += ["--batch-size", str(options.batch_size), "--granularity", options.granularity]
         peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    return peaks[1] / peaks[0]
+    return {"peak_memory_ratio": peaks[1] / peaks[0]}
 
 
 def peak_memory(kind_and_network: str, options: argparse.Namespace) -> int:

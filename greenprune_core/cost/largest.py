@@ -11,9 +11,8 @@ from greenprune_core.cost.expected import ExpectedCost
 class LargestShare(nn.Module):
     """The largest of several costs, each as a share of the dense network's: within a budget of it lies each of them.
 
-    Differentiable like its parts, by the gates that the largest depends on; so a budget presses on MACs where they bind,
-    on parameters where those do, and ends where both are at their limit. At hard masks it is exact, and opening a gate
-    never lowers it.
+    Differentiable like its parts, by the gates that the largest depends on: a budget presses on MACs where they bind
+    and on parameters where those do. At hard masks it is exact, and opening a gate never lowers it.
 
     Args:
         costs: of the same structure.

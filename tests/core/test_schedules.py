@@ -1,5 +1,7 @@
 """Schedules are functions of progress with known values at known places."""
 
+from dataclasses import replace
+
 import pytest
 
 from greenprune_core.config import PhaseConfig
@@ -48,11 +50,13 @@ def test_a_chain_shows_each_part_its_own_progress():
 
 
 def test_the_budget_falls_from_one_to_the_target_inside_the_select_phase():
-    schedule = kept_fraction(PhaseConfig(warm_up=0.1, freeze_at=0.5, freeze_latest=0.6, ramp_share=0.5), target=0.4)
-    assert schedule(0.1) == 1.0
-    assert schedule(0.2) == pytest.approx(0.7)
-    assert schedule(0.3) == pytest.approx(0.4)
-    assert schedule(0.9) == 0.4
+    phases = PhaseConfig(warm_up=0.1, freeze_at=0.5, freeze_latest=0.6, ramp_share=0.5)
+    for shape, halfway in (("linear", 0.7), ("cubic", 0.475)):
+        schedule = kept_fraction(replace(phases, ramp_shape=shape), target=0.4)
+        assert schedule(0.1) == 1.0
+        assert schedule(0.2) == pytest.approx(halfway)
+        assert schedule(0.3) == pytest.approx(0.4)
+        assert schedule(0.9) == 0.4
 
 
 def test_the_polariser_starts_after_its_delay():
