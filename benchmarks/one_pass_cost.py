@@ -38,7 +38,7 @@ from greenprune_core.one_pass import advance, start
 from greenprune_core.state import TrainingState
 
 EPOCHS = 20
-PHASES = PhaseConfig(freeze_latest=PhaseConfig().freeze_at)  # the usual ones; on noise there is no wait to measure
+USUAL = PhaseConfig()
 INFERENCE_BATCH = 256
 INFERENCE_PAIRS = 17
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "both", "layer")
@@ -89,6 +89,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps-per-epoch", type=int, default=52)
     parser.add_argument("--granularity", choices=GRANULARITIES, default="channel")
     parser.add_argument("--round-to", type=int, default=1, help="train towards multiples of so many channels")
+    parser.add_argument("--warm-up", type=float, default=USUAL.warm_up, help="progress at which gates begin to act")
+    parser.add_argument("--ramp-shape", default=USUAL.ramp_shape, help="of the budget: linear, cosine, cubic")
+    parser.add_argument("--freeze-at", type=float, default=USUAL.freeze_at, help="progress at which the cut is made")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -131,7 +134,7 @@ def train_pair(network: str, seed: int, options: argparse.Namespace) -> dict[str
     parts = itertools.chain.from_iterable(ours.training_parts().values())
     n_images = sum(spent.n_steps for spent in ours.spent.values()) * options.batch_size
     assert ours.cost is not None
-    figures = time_figures(epochs, n_images) | {
+    figures = time_figures(epochs, n_images, config.phases) | {
         "train_macs_ratio": training_macs(parts) / (3 * ours.dense_cost.macs * n_images),
         "kept_macs": ours.cost.macs / ours.dense_cost.macs,
     }
@@ -139,11 +142,11 @@ def train_pair(network: str, seed: int, options: argparse.Namespace) -> dict[str
         peaks = {name: max(each.peak_bytes for each in of_name) for name, of_name in epochs.items()}
         figures["peak_memory_ratio"] = peaks["ours"] / peaks["dense"]
     if meter.source is not None:
-        figures |= phase_ratios(epochs, "joules")
+        figures |= phase_ratios(epochs, "joules", config.phases)
     return figures
 
 
-def time_figures(epochs: Epochs, n_images: int) -> dict[str, float]:
+def time_figures(epochs: Epochs, n_images: int, phases: PhaseConfig) -> dict[str, float]:
     """Seconds of ours over those of dense training, and images per second; `n_images` are trained in all epochs."""
     # the cut (tracing, statistics) and the compiler are part of our bill, so an epoch in which a phase ends is billed
     # by the clock, with its evaluation, on both sides; evaluation after the other epochs is on neither
@@ -152,7 +155,7 @@ def time_figures(epochs: Epochs, n_images: int) -> dict[str, float]:
         name: sum(epoch.seconds if i in whole else epoch.wall for i, epoch in enumerate(of_name))
         for name, of_name in epochs.items()
     }
-    figures = phase_ratios(epochs, "seconds")
+    figures = phase_ratios(epochs, "seconds", phases)
     dense = EPOCHS * statistics.median(epoch.seconds for epoch in epochs["dense"][1:])
     ours = dense * figures["steady_seconds_ratio"]
     return figures | {
@@ -164,7 +167,7 @@ def time_figures(epochs: Epochs, n_images: int) -> dict[str, float]:
     }
 
 
-def phase_ratios(epochs: Epochs, what: str) -> dict[str, float]:
+def phase_ratios(epochs: Epochs, what: str, phases: PhaseConfig) -> dict[str, float]:
     """Ours over dense in seconds or joules: per phase, and steady, that is without what is paid once (cut, compiler).
 
     Medians of the epochs that lie in one phase; a warm-up counts as dense.
@@ -174,8 +177,8 @@ def phase_ratios(epochs: Epochs, what: str) -> dict[str, float]:
         / statistics.median(getattr(epochs["dense"][i], what) for i in places)
         for phase, places in whole_epochs(epochs).items()
     }
-    select, finish = PHASES.freeze_at - PHASES.warm_up, 1 - PHASES.freeze_at
-    steady = PHASES.warm_up + select * ratio["select"] + finish * ratio["finish"]
+    select, finish = phases.freeze_at - phases.warm_up, 1 - phases.freeze_at
+    steady = phases.warm_up + select * ratio["select"] + finish * ratio["finish"]
     return {f"{phase}_{what}_ratio": value for phase, value in ratio.items()} | {f"steady_{what}_ratio": steady}
 
 
@@ -303,7 +306,12 @@ def configuration(network: str, seed: int, options: argparse.Namespace) -> Trial
         data=DataConfig(name="noise"),
         gates=GateConfig(learning_rate_factor=5.0, granularity=options.granularity, round_to=options.round_to),
         budget=BudgetConfig(target=0.5),
-        phases=PHASES,
+        phases=PhaseConfig(  # on noise there is no wait to measure
+            warm_up=options.warm_up,
+            freeze_at=options.freeze_at,
+            freeze_latest=options.freeze_at,
+            ramp_shape=options.ramp_shape,
+        ),
         optimiser=OptimiserConfig(batch_size=options.batch_size),
         execution=ExecutionConfig(
             precision=options.precision, channels_last=options.channels_last, compile=options.compile

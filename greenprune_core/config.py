@@ -200,7 +200,7 @@ class PhaseConfig:
     Positions inside the select phase are shares of it, so that every draw is valid.
     """
 
-    warm_up: float = 0.05
+    warm_up: float = 0.1
     """Progress at which gates begin to act, in [0, freeze_at)."""
     freeze_at: float = 0.4
     """Progress at which the consensus is taken and the network is cut, in (0, 1]."""
@@ -210,7 +210,7 @@ class PhaseConfig:
     """Largest dynamic/static disagreement (mean over gates, in [0, 0.5]) at which the freeze does not wait."""
     ramp_share: float = 0.6
     """Share of the select phase during which the kept fraction falls from 1 to the target, in (0, 1]."""
-    ramp_shape: RampShape = "cubic"
+    ramp_shape: RampShape = "linear"
     """Shape of that fall."""
     polar_delay: float = 0.3
     """Share of the select phase before the polariser starts, in [0, 1)."""

@@ -16,15 +16,7 @@ HASTY = dataclasses.replace(
     SMALL,
     budget=BudgetConfig(target=0.5),
     losses=LossConfig(),
-    phases=PhaseConfig(
-        warm_up=0.05,
-        freeze_at=0.6,
-        freeze_latest=0.6,
-        ramp_share=0.2,
-        ramp_shape="linear",  # the weights below were chosen with it
-        polar_delay=0.0,
-        polar_ramp=0.0,
-    ),
+    phases=PhaseConfig(warm_up=0.05, freeze_at=0.6, freeze_latest=0.6, ramp_share=0.2, polar_delay=0.0, polar_ramp=0.0),
 )
 
 
