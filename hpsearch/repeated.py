@@ -55,7 +55,8 @@ class Repeats:
                 return trial
             return self._kind(config, folder, **options)
 
-        return RepeatedTrial(again, config, folder, self._n_seeds, rows)
+        # a seed that was begun is trained to its end, also when fewer are wanted now
+        return RepeatedTrial(again, config, folder, max(self._n_seeds, len(rows) + 1), rows)
 
 
 class RepeatedTrial:

@@ -165,15 +165,27 @@ class TrialHost:
         gpu_share.limit(self._task["gpus"])
         config = TrialConfig.from_dict(self._task["config"])
         options = {"data_dir": self._task["data_dir"], "device": self._task["device"]}
-        path = checkpoint_path(self._id)
-        if not self._storage.exists(path):
-            return kind(config, self._folder(), **options)
+        if self._storage.exists(checkpoint_path(self._id)):
+            trial = self._restore(kind, config, options)
+            if trial is not None:
+                self._continued_at = trial.epoch
+                return trial
+            gpu_share.release()  # what it had loaded by then
+        return kind(config, self._folder(), **options)
+
+    def _restore(self, kind: Any, config: TrialConfig, options: dict[str, Any]) -> Any:
+        """Return the trial that the checkpoint holds; None where that is damaged, or of another kind of trial."""
         with tempfile.TemporaryDirectory(prefix="greenprune-") as aside:
             local = Path(aside) / "state.pt"
-            local.write_bytes(self._storage.read_bytes(path))
-            trial = kind.restore(local, config, self._folder(), **options)
-        self._continued_at = trial.epoch
-        return trial
+            local.write_bytes(self._storage.read_bytes(checkpoint_path(self._id)))
+            try:
+                return kind.restore(local, config, self._folder(), **options)
+            except Exception as error:
+                if gpu_share.is_crowded(error, self._task["gpus"]):
+                    raise
+                # lost epochs are cheaper than a configuration that is lost for good
+                logger.warning("trial %s begins anew: its checkpoint cannot be restored: %s", self._id, error)
+                return None
 
     def _folder(self) -> Path:
         """Return where the sub-network is written: its place in the run, or a local one to be copied there."""

@@ -44,8 +44,9 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
         )
     used_profile.check(before, settings)
     _check_journal(storage, settings.name)
-    for field in ("space", "objective", "third_objective"):
-        old, new = before["settings"][field], getattr(settings, field)
+    # the sampler is told means over the seeds: those of one number of seeds compare
+    for field in ("space", "objective", "third_objective", "repeats"):
+        old, new = before["settings"].get(field, getattr(SearchSettings, field)), getattr(settings, field)
         if old != new:
             raise ConfigError(
                 f"a run keeps its {field.replace('_', '-')}, but {storage} was made with {old} and got {new}; "

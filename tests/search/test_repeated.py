@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -11,16 +12,17 @@ import tabulated
 import torch
 
 from greenprune_core.config import TrialConfig
+from greenprune_core.errors import ConfigError
 from hpsearch import archive
 from hpsearch.cli import main
 from hpsearch.cluster.worker import TrialHost
 from hpsearch.fold import fold_repeats
-from hpsearch.repeated import RepeatedTrial
+from hpsearch.repeated import RepeatedTrial, Repeats
 from hpsearch.search_run import open_run
 from hpsearch.settings import resolve
 from hpsearch.storage import RunStorage
 from hpsearch.study.ledger import Ledger
-from hpsearch.study.opening import open_ledger
+from hpsearch.study.opening import check_run, open_ledger
 from hpsearch.trial import TrialReport
 from hpsearch.tuner import task
 
@@ -105,6 +107,31 @@ def test_a_worker_that_dies_between_two_seeds_goes_on_with_the_next(tmp_path):
     for name in ("val_accuracy", "energy_j", "config_hash"):
         assert row[name] == uninterrupted[name]
         assert [other[name] for other in row["repeats"]] == [other[name] for other in uninterrupted["repeats"]]
+
+
+@pytest.mark.parametrize(("now", "n_trained"), [(2, 3), (1, 3), (5, 5)])
+def test_a_checkpoint_goes_on_with_another_number_of_seeds_and_ends_with_those_that_were_begun(
+    tmp_path, now, n_trained
+):
+    config = TrialConfig(epochs=3)
+    before = Repeats(tabulated.NoisyTrial, 3)(config, tmp_path / "first")
+    before.advance(7)  # in the third seed
+    (tmp_path / "aside").mkdir()
+    before.save(tmp_path / "aside" / "kept.pt")
+    trial = Repeats(tabulated.NoisyTrial, now).restore(tmp_path / "aside" / "kept.pt", config, tmp_path / "first")
+    assert trial.advance(trial.epochs).epoch == 3 * n_trained
+    assert trial.is_finished
+    assert len(trial.finish()["repeats"]) == n_trained - 1
+
+
+@pytest.mark.parametrize(("before", "now"), [(2, 1), (1, 2)])
+def test_a_resume_with_another_number_of_seeds_is_refused(tmp_path, before, now):
+    ledger, settings = _open(tmp_path, repeats=before)
+    check_run(ledger.storage, replace(settings, resume=True))
+    with pytest.raises(
+        ConfigError, match=rf"keeps its repeats, .* made with {before} and got {now}; .*--repeats {before}"
+    ):
+        check_run(ledger.storage, replace(settings, resume=True, repeats=now))
 
 
 def test_rungs_judge_the_first_seed_only(tmp_path):

@@ -61,6 +61,17 @@ def test_a_new_worker_goes_on_from_the_checkpoint_of_the_last_rung(tmp_path):
     assert restored.epoch == 3
 
 
+def test_a_trial_whose_checkpoint_cannot_be_restored_begins_anew_and_says_so(tmp_path, caplog):
+    task = _task(tmp_path)
+    path = tmp_path / checkpoint_path(task["trial_id"])
+    path.parent.mkdir()
+    path.write_bytes(b"half a checkp")
+    host = TrialHost(task)
+    assert host.step()["epoch"] == 1
+    assert "begins anew: its checkpoint cannot be restored" in caplog.text
+    assert "continued_at_epoch" not in json.loads(host.step() and host.step()["row"]).get("details", {})
+
+
 def test_a_long_trial_shows_life_between_its_rungs(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "HEARTBEAT_S", 0.0)
     report = TrialHost(_task(tmp_path, rungs=[3])).step()
