@@ -19,7 +19,7 @@ from hpsearch.energy.training_energy import COLUMNS, spent_by
 
 OTHERS = "repeats"
 """Key of a first seed's result under which the whole rows of the other seeds travel to the driver."""
-MEANS = ("val_accuracy", "test_accuracy", "energy_j", "macs", "params_kept", "train_energy_j")
+MEANS = ("val_accuracy", "test_accuracy", "energy_j", "macs", "params_kept", "model_latency_s", "train_energy_j")
 """Columns whose mean over the seeds is what the sampler is told."""
 
 _ROWS, _STATE, _FOLDERS = "rows.json", "state.pt", "folders/"

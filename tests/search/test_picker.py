@@ -132,6 +132,19 @@ def test_a_budget_holds_for_the_network_of_the_picked_seed_not_for_the_mean():
         pick(seeds, max_energy_j=0.89e-3)
 
 
+def test_a_latency_budget_holds_for_the_picked_seed_too_and_the_front_has_the_mean():
+    seeds = [
+        make_row(n, seed=n, accuracy=0.9 + n / 100, model_latency_s=latency, config_hash="t00000")
+        for n, latency in enumerate((1e-3, 5e-3))
+    ]
+    assert find_front(seeds, choose("latency")).members[0]["model_latency_s"] == pytest.approx(3e-3)
+    plain = as_plain(pick(seeds, max_latency_s=2e-3))
+    assert (plain["trial_id"], plain["seed"], plain["model_latency_s"]) == ("t00000", 0, 1e-3)
+    seeds[0]["model_latency_s"], seeds[1]["model_latency_s"] = 5e-3, 1e-3
+    plain = as_plain(pick(seeds, max_latency_s=2e-3))
+    assert (plain["trial_id"], plain["seed"], plain["model_latency_s"]) == ("t00001", 1, 1e-3)
+
+
 def test_an_equal_of_a_member_is_on_the_front_too():
     rows = [*ROWS, make_row(6, accuracy=0.90, energy_j=1.0e-3, macs=20)]
     picked = pick(rows, trial="t00006")
