@@ -49,13 +49,13 @@ def find_front(rows: Sequence[Row], objectives: Sequence[Objective] = DEFAULT_OB
 
     Values of different sources never meet: the commonest source stays (the first of the alphabet on a tie), the
     others are left out and counted. So are rows with a missing, infinite or NaN objective. Trials that differ in the
-    seed alone are one candidate, see `fold_repeats`. Controls (dense, uniform width) are no candidates.
+    seed alone are one candidate, see `fold_repeats`, also where the costs of only some of them compare.
+    Controls (dense, uniform width) are no candidates.
     """
     left_out: Counter[str] = Counter()
     finite = []
-    for row in rows:
-        if row["state"] != "complete" or row.get("control"):
-            continue
+    complete = [row for row in rows if row["state"] == "complete" and not row.get("control")]
+    for row in complete:
         lacking = next((o.column for o in objectives if not is_finite(row.get(o.column))), None)
         if lacking is None:
             finite.append(row)
@@ -70,7 +70,7 @@ def find_front(rows: Sequence[Row], objectives: Sequence[Objective] = DEFAULT_OB
             for row in foreign:
                 other = row.get(objective.source_column) or "an unknown source"
                 left_out[f"its {objective.name} is from {other}, not from {source}"] += 1
-    candidates = fold_repeats(finite)
+    candidates = fold_repeats(finite, [row for row in complete if is_finite(row.get(ACCURACY.column))])
     members, twins = _one_per_point(candidates, objectives)
     energies = {row.get("energy_source") for row in candidates}
     return Front(

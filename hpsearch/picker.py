@@ -171,7 +171,8 @@ def pick(
         return _describe(of_all.members[index], "knee", front, axis, (), of_all)
     # a budget is kept by the network that is taken away, not by the mean over its seeds
     networks = [network for row in front.candidates for network in each_seed(row)]
-    comparable = [row for row in networks if all(is_finite(row.get(limit.axis.column)) for limit in limits)]
+    columns = (axis.column, *(limit.axis.column for limit in limits))
+    comparable = [row for row in networks if all(is_finite(row.get(column)) for column in columns)]
     if not comparable:
         raise ConfigError(_nothing_to_pick(front, axis))
     fitting = [row for row in comparable if all(limit.margin(row) >= 0 for limit in limits)]

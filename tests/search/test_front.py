@@ -5,6 +5,7 @@ from archive_maker import make_row
 
 from hpsearch.front import accuracy_interval, find_front
 from hpsearch.objectives import choose
+from hpsearch.picker import pick
 
 
 def ids(rows):
@@ -76,6 +77,22 @@ def test_seeds_of_one_configuration_are_one_point_with_their_means_and_an_interv
     assert [repeat["seed"] for repeat in folded["repeats"]] == [0, 1, 2]
     assert accuracy_interval(folded) == pytest.approx((0.91 - 4.303 * 0.01 / 3**0.5, 0.91 + 4.303 * 0.01 / 3**0.5))
     assert front.names_of(folded) == {"t00000", "t00001", "t00002"}
+
+
+def test_one_measured_seed_does_not_stand_for_the_mean_accuracy():
+    lucky = [make_row(n, seed=n, accuracy=accuracy, config_hash="t00000") for n, accuracy in enumerate((0.95, 0.75))]
+    steady = [make_row(n, seed=n, accuracy=0.9, config_hash="t00002") for n in (2, 3)]
+    rows = [*lucky, *steady]
+    for row, latency in zip(rows, (1e-3, None, 1e-3, None), strict=True):
+        row |= {"latency_s": latency, "energy_j": latency, "energy_source": latency and "rapl"}
+    front = find_front(rows)
+    assert [row["val_accuracy"] for row in front.candidates] == pytest.approx([0.85, 0.9])
+    assert ids(front.members) == ["t00002"]
+    assert accuracy_interval(front.candidates[0])[0] < 0.5, "Student's, over two seeds"
+    assert pick(rows, max_latency_s=2e-3).trial_id == "t00002"
+    picked = pick(rows[:2], min_accuracy=0.8)
+    assert (picked.trial_id, picked.row["val_accuracy"], picked.row["energy_j"]) == ("t00000", 0.85, 1e-3)
+    assert pick(front, max_energy_j=2e-3).trial_id == "t00002"
 
 
 def test_with_three_objectives_a_cheap_training_is_enough():
