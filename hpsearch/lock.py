@@ -9,6 +9,8 @@ from pathlib import Path
 from greenprune_core.errors import ConfigError
 from hpsearch.storage import RunStorage
 
+DRIVER_LOCK = ".driver.lock"
+
 
 class RunLock:
     """Keeps a second process off a run.
@@ -58,11 +60,26 @@ class DriverLock(RunLock):
     def __init__(self, storage: RunStorage) -> None:
         super().__init__(
             storage,
-            ".driver.lock",
+            DRIVER_LOCK,
             rule="one process searches a run at a time",
             doing="searched",
             way_out="wait for it, stop it, or take another --name",
         )
+
+
+def is_left(storage: RunStorage) -> bool:
+    """Say whether the search that held a run's lock has ended; False also where no lock tells: in an object store.
+
+    Ask on the machine of the search only: a folder shared between machines may keep its locks from the others.
+    """
+    if storage.local is None:
+        return False
+    try:
+        with (storage.local / DRIVER_LOCK).open("rb") as stream:  # read only: nothing is made in another's run
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 class MeasureLock(RunLock):

@@ -1,12 +1,15 @@
 """`hpsearch report`: write a run's page, pictures and tables, once or again and again while the search runs."""
 
+import platform
 import time
 from pathlib import Path
 
 import click
 
 from hpsearch.archive import finished_ids
-from hpsearch.search_run import EnergyKind, open_run
+from hpsearch.lock import is_left
+from hpsearch.repeated import is_first
+from hpsearch.search_run import EnergyKind, SearchRun, open_run
 
 
 @click.command("report")
@@ -46,19 +49,24 @@ def _watch(run: str, output: Path | None, energy: EnergyKind, carbon_intensity: 
     """Write the report whenever the number of finished trials has changed."""
     from hpsearch.report import write_report
 
-    written = -1
+    seen = 0
     try:
         while True:
             opened = open_run(run, energy)
-            n_finished = len(finished_ids(opened.storage))
-            is_done = n_finished >= int(opened.settings.get("trials") or 0)
-            if n_finished and (n_finished != written or is_done):
+            is_over = _is_over(opened)  # asked before the rows are looked at: then all of them are there
+            n_rows = len(finished_ids(opened.storage))
+            if n_rows and (n_rows != seen or is_over):
+                # seeds of one configuration are one trial
+                n_finished = sum(is_first(row) for row in opened.rows)
+                is_over = is_over or n_finished >= int(opened.settings.get("trials") or 0)
                 page, *_ = write_report(
-                    opened, output, carbon_g_per_kwh=carbon_intensity, reload_s=None if is_done else every
+                    opened, output, carbon_g_per_kwh=carbon_intensity, reload_s=None if is_over else every
                 )
                 click.echo(f"{n_finished} trials: wrote {page}")
-                written = n_finished
-            if is_done:
+                seen = n_rows
+            if is_over:
+                if not n_rows:
+                    click.echo("the search has ended without a finished trial", err=True)
                 return
             time.sleep(every)
     except KeyboardInterrupt:
@@ -66,3 +74,9 @@ def _watch(run: str, output: Path | None, energy: EnergyKind, carbon_intensity: 
         if opened.trials.num_rows:
             write_report(opened, output, carbon_g_per_kwh=carbon_intensity)
         click.echo("stopped watching; the last report is in place")
+
+
+def _is_over(opened: SearchRun) -> bool:
+    """Say whether the search is known to have ended, however: its lock tells, on its own machine."""
+    sessions = opened.facts.get("sessions") or [{}]
+    return sessions[-1].get("host") == platform.node() and is_left(opened.storage)

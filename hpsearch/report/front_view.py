@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hpsearch.front import Front, Row, accuracy_interval, find_front
 from hpsearch.objectives import ACCURACY, Objective
 from hpsearch.pareto import knee
+from hpsearch.repeated import is_first
 from hpsearch.report.control_view import control_label, control_tag, placed_controls
 from hpsearch.search_run import SearchRun
 from hpsearch.units import ACCURACY as ACCURACY_UNIT
@@ -88,7 +89,8 @@ def front_view(run: SearchRun) -> FrontView:
             points.append(_point(row, row["state"], run.objectives))
         else:
             n_not_placed += 1
-    states = Counter(row["state"] for row in run.rows)
+    # seeds of one configuration are one trial
+    states = Counter(row["state"] for row in run.rows if is_first(row))
     knee_id = None
     if front.members:
         place = knee([(1 - row["val_accuracy"], row[second.column]) for row in front.members])

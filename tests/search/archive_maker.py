@@ -28,7 +28,7 @@ def make_row(number: int, *, accuracy: float | None = 0.9, energy_j: float = 1e-
     row: dict[str, Any] = {
         "trial_id": f"t{number:05d}",
         "state": "complete",
-        "config_hash": config.config_hash,
+        "config_hash": f"t{number:05d}",
         "seed": number,
         "params": {"target": round(kept, 3), "polar_weight": 0.3},
         "config": config.to_dict(),

@@ -3,6 +3,7 @@ import datetime
 import io
 import json
 import math
+import platform
 import re
 import time
 
@@ -14,6 +15,7 @@ from archive_maker import START, make_row, make_rows, make_run
 from greenprune_core.errors import ConfigError
 from hpsearch.archive import CONTROLS_FOLDER, write_trial
 from hpsearch.cli import main
+from hpsearch.lock import DriverLock
 from hpsearch.report import render_page, render_summary, write_report
 from hpsearch.report.cards import make_cards, reproduce_command
 from hpsearch.report.figures import front_spec, point_values
@@ -337,6 +339,30 @@ def test_watching_ends_with_the_search_and_its_page_reloads_no_more(open_rows, c
     assert capsys.readouterr().out.startswith("4 trials: wrote")
     assert b'http-equiv="refresh"' not in run.storage.read_bytes("report.html")
     assert 'http-equiv="refresh" content="5"' in render_page(run, reload_s=5)
+
+
+def _two_seeds(*numbers):
+    rows = [make_row(number, config_hash=f"t{number:05d}") for number in numbers]
+    return rows + [make_row(number + 50, config_hash=f"t{number:05d}") for number in numbers]
+
+
+def test_watching_a_search_with_several_seeds_counts_configurations(open_rows, monkeypatch, capsys):
+    run = open_rows(_two_seeds(1, 2), trials=3)
+    assert dict(front_view(run).n_by_state) == {"complete": 2, "stopped": 0, "failed": 0}
+    monkeypatch.setattr(time, "sleep", lambda seconds: [write_trial(run.storage, row) for row in _two_seeds(3)])
+    assert main(["report", run.storage.location, "--watch"]) == 0
+    assert re.findall(r"(\d) trials: wrote", capsys.readouterr().out) == ["2", "3"]
+
+
+def test_watching_ends_with_a_search_that_ended_early(open_rows, monkeypatch, capsys):
+    run = open_rows(make_rows(2), trials=9)
+    facts = {**run.facts, "sessions": [{"host": platform.node()}]}
+    run.storage.write_bytes("settings.json", json.dumps(facts).encode())
+    lock = DriverLock(run.storage)
+    monkeypatch.setattr(time, "sleep", lambda seconds: lock.release())
+    assert main(["report", run.storage.location, "--watch"]) == 0
+    assert capsys.readouterr().out.count("2 trials: wrote") == 2
+    assert b"The search is running" not in run.storage.read_bytes("report.html")
 
 
 def test_a_run_without_a_finished_trial_is_refused(open_rows, capsys):
