@@ -10,7 +10,7 @@ from hpsearch.searcher import LedgerSearcher
 from hpsearch.stopping import Budgets, StopRequest
 
 HANG_GRACE_S = 30.0
-"""A worker ends a trial over its time between two epochs; one that says nothing for so much longer hangs."""
+"""A worker ends a trial over its time between two epochs; one that is so much over it, and silent as long, hangs."""
 
 
 class Watch(Callback):
@@ -30,12 +30,13 @@ class Watch(Callback):
         self._request = request
         self._progress = progress
         self._timeout_s = timeout_s
+        self._started: dict[Any, float] = {}
         self._heard: dict[Any, float] = {}
         self._spent_j: dict[Any, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Remember when a trial began."""
-        self._heard[trial] = time.monotonic()
+        self._started[trial] = self._heard[trial] = time.monotonic()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """Remember when a trial was last heard of."""
@@ -60,15 +61,17 @@ class Watch(Callback):
             self._progress.update(len(self._heard))  # not those that wait for a slot, up to --max-concurrent of them
 
     def _forget(self, trial: Any) -> None:
+        self._started.pop(trial, None)
         self._heard.pop(trial, None)
         self._spent_j.pop(trial, None)
 
     def _end_silent(self, timeout_s: float) -> None:
-        """End the worker of every trial that has said nothing for too long; the trial fails and is not tried again."""
+        """End the worker of every silent trial that is over its time; the trial fails and is not tried again."""
         import ray
 
-        limit = timeout_s + HANG_GRACE_S
-        for trial in [trial for trial, moment in self._heard.items() if time.monotonic() - moment > limit]:
+        latest = time.monotonic() - HANG_GRACE_S
+        silent = [trial for trial, heard in self._heard.items() if heard < latest]
+        for trial in [trial for trial in silent if self._started[trial] + timeout_s < latest]:
             del self._heard[trial]
             ours = self._searcher.running.get(trial.trial_id)
             if ours is not None and trial.temporary_state.ray_actor is not None:

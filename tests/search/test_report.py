@@ -359,7 +359,8 @@ def test_watching_ends_with_a_search_that_ended_early(open_rows, monkeypatch, ca
     facts = {**run.facts, "sessions": [{"host": platform.node()}]}
     run.storage.write_bytes("settings.json", json.dumps(facts).encode())
     lock = DriverLock(run.storage)
-    monkeypatch.setattr(time, "sleep", lambda seconds: lock.release())
+    looks = iter([lock.release])
+    monkeypatch.setattr(time, "sleep", lambda seconds: next(looks)())
     assert main(["report", run.storage.location, "--watch"]) == 0
     assert capsys.readouterr().out.count("2 trials: wrote") == 2
     assert b"The search is running" not in run.storage.read_bytes("report.html")
