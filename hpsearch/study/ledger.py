@@ -71,7 +71,8 @@ class Ledger:
         first.pop(OTHERS, None)
         identity = self._identity(trial_id)
         full = {**identity, **first, "trial_id": trial_id, "state": "complete"}
-        rows = [full, *({**identity, **other, "state": "complete"} for other in others)]
+        shared = {**identity, "node": first.get("node")}  # the seeds of a trial end in one worker
+        rows = [full, *({**shared, **other, "state": "complete"} for other in others)]
         try:
             for each in rows:
                 self._values([each])

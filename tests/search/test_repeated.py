@@ -1,6 +1,7 @@
 """`--repeats`: one configuration with several seeds; each is a row, the mean is told, the spread kept."""
 
 import json
+import os
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_each_seed_is_a_row_with_its_network_and_the_mean_is_told_with_the_sprea
     accuracies = [row["val_accuracy"] for row in rows]
     assert sorted(row["seed"] for row in rows) == [0, 1, 2]
     assert {row["config_hash"] for row in rows} == {trial_id}
+    assert {row["node"] for row in rows} == {os.uname().nodename}
     for row in rows:
         assert TrialConfig.from_dict(row["config"]).config_hash == row["trial_id"]
         assert row["config"]["seed"] == row["seed"]
