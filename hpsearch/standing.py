@@ -24,7 +24,10 @@ class Standing:
     n_asked: int
     """Finished trials that the run is to have."""
     states: dict[str, int]
-    """State (complete, stopped, failed, running, waiting) -> trials; running ones may have died with their driver."""
+    """State (complete, stopped, failed, running, waiting) -> trials.
+
+    Running ones may have died with their driver; those that were cut off wait for --resume.
+    """
     n_front: int
     hypervolume: float
     """Share of the box between no image right at the dense network's cost and a perfect free network."""
@@ -95,13 +98,15 @@ def _unfinished(run: SearchRun, told: set[str]) -> dict[str, int]:
     from optuna.trial import TrialState
 
     from hpsearch.study.optuna_study import replay
-    from hpsearch.study.search_study import HASH
+    from hpsearch.study.search_study import HASH, INTERRUPTED
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = replay(JournalReader(run.storage))
-    found: Counter[str] = Counter()
-    for study in storage.get_all_studies():
+    trials = {}
+    for study in storage.get_all_studies():  # none where the search was killed in its first write
         for trial in storage.get_all_trials(study._study_id, deepcopy=False):
-            if trial.user_attrs.get(HASH) not in told or HASH not in trial.user_attrs:
-                found[trial.state.name] += 1
-    return {"running": found[TrialState.RUNNING.name], "waiting": found[TrialState.WAITING.name]}
+            # one that was cut off and queued again is there twice: the later says where it stands
+            trials[trial.user_attrs.get(HASH, trial.number)] = trial
+    left = [trial for key, trial in trials.items() if key not in told]
+    is_waiting = [trial.state == TrialState.WAITING or INTERRUPTED in trial.user_attrs for trial in left]
+    return {"running": sum(trial.state == TrialState.RUNNING for trial in left), "waiting": sum(is_waiting)}

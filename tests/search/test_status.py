@@ -11,7 +11,9 @@ import tabulated
 from hpsearch.cli import main
 from hpsearch.lock import DriverLock
 from hpsearch.objectives import choose
+from hpsearch.search_run import open_run
 from hpsearch.settings import resolve
+from hpsearch.standing import read_standing
 from hpsearch.storage import RunStorage
 from hpsearch.study.journal import DriverJournal
 from hpsearch.study.ledger import Constraints, Ledger
@@ -36,6 +38,11 @@ def _finish(ledger: Ledger, suggestion) -> None:
     ledger.finish(suggestion.trial_id, {**row, **times})
 
 
+def _unfinished(folder: Path) -> dict[str, int]:
+    states = read_standing(open_run(folder / "run")).states
+    return {state: states[state] for state in ("running", "waiting")}
+
+
 def test_status_counts_trials_by_state_while_the_search_runs(tmp_path, capsys):
     ledger = _open(tmp_path)
     drawn = [ledger.suggest() for _ in range(5)]
@@ -55,6 +62,25 @@ def test_status_counts_trials_by_state_while_the_search_runs(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "4 of 9 trials finished" in shown
     assert drawn[0].trial_id in shown or drawn[1].trial_id in shown
+
+
+def test_trials_that_were_cut_off_wait_beside_the_first_points_and_each_counts_once(tmp_path):
+    ledger = _open(tmp_path)
+    _finish(ledger, ledger.suggest())
+    first, _ = ledger.suggest(), ledger.suggest()
+    assert _unfinished(tmp_path) == {"running": 2, "waiting": 0}
+    ledger.interrupt_all()
+    ledger.study.flush()
+    assert _unfinished(tmp_path) == {"running": 0, "waiting": 2}
+    again = _open(tmp_path)
+    again.reconcile()
+    assert _unfinished(tmp_path) == {"running": 0, "waiting": 2}, "queued, and once more in the journal"
+    assert again.suggest().trial_id == first.trial_id
+    assert _unfinished(tmp_path) == {"running": 1, "waiting": 1}
+    again.stop(first.trial_id, "behind", {})
+    _finish(again, again.suggest())
+    again.study.flush()
+    assert _unfinished(tmp_path) == {"running": 0, "waiting": 0}
 
 
 def test_status_agrees_with_what_the_driver_counts(tmp_path, capsys):
