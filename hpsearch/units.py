@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Context, Decimal
 
 from greenprune_core.errors import ConfigError
 
@@ -52,6 +53,11 @@ ACCURACY = Quantity("an accuracy", {"": 1.0, "%": 0.01}, ("%",), "0.9 or 90%")
 QUANTITIES: Mapping[str, Quantity] = {"J": ENERGY, "MAC": MACS, "s": TIME, "1": MACS}
 """How to show a cost, by the unit of its objective."""
 
+_DECIMALS = Context(traps=[])
+"""Numbers are read as people count: 57 times a binary 0.01 is above 0.57, and `57%` would refuse exactly that.
+
+What is too large or small for it becomes infinite, NaN or 0, without an exception."""
+
 _PATTERN = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s.]*)\s*")
 
 
@@ -73,13 +79,13 @@ def parse(text: str, quantity: Quantity, what: str) -> float:
     units = ", ".join(unit for unit in quantity.factors if unit and unit.isascii())
     if found is None:
         raise ConfigError(f"{what} needs {quantity.name}, but got {text!r}; write e.g. {quantity.example}")
-    number, unit = float(found[1]), found[2]
+    number, unit = found[1], found[2]
     if unit not in quantity.factors:
         problem = f"with the unit {unit!r}" if unit else "without a unit"
         raise ConfigError(
             f"{what} needs {quantity.name} in one of {units}, but got {text!r} {problem}; write e.g. {quantity.example}"
         )
-    value = number * quantity.factors[unit]
+    value = float(_DECIMALS.multiply(_DECIMALS.create_decimal(number), Decimal(repr(quantity.factors[unit]))))
     if not 0 < value < math.inf:
         raise ConfigError(f"{what} needs {quantity.name} above 0, but got {text!r}; write e.g. {quantity.example}")
     if quantity is ACCURACY and value > 1:

@@ -37,6 +37,12 @@ def test_a_number_with_its_unit_is_read_in_base_units(text, quantity, value):
     assert parse(text, quantity, "--x") == pytest.approx(value, rel=1e-12)
 
 
+def test_a_number_is_read_as_it_is_written_in_decimals():
+    assert [parse(f"{percent}%", ACCURACY, "x") for percent in range(1, 101)] == [n / 100 for n in range(1, 101)]
+    assert [parse(f"{n / 100}M", MACS, "x") for n in range(1, 1000)] == [n * 10_000 for n in range(1, 1000)]
+    assert parse("1.5mJ", ENERGY, "x") == 1.5e-3
+
+
 @pytest.mark.parametrize(
     ("text", "quantity", "message"),
     [
@@ -52,6 +58,8 @@ def test_a_number_with_its_unit_is_read_in_base_units(text, quantity, value):
         ("-1mJ", ENERGY, "above 0"),
         ("nan J", ENERGY, "needs an energy"),
         ("1e999J", ENERGY, "above 0"),
+        ("9e999999kWh", ENERGY, "above 0"),
+        ("1e99999999999999999999J", ENERGY, "above 0"),
         ("90", ACCURACY, "at most 1 or 100%"),
         ("120%", ACCURACY, "at most 1 or 100%"),
     ],
