@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from greenprune_core.errors import ConfigError
+
 State = Literal["works", "limited", "missing"]
 
 OLDEST_TORCH = (2, 11)
@@ -86,15 +88,7 @@ def machine(storage: str) -> Iterator[Finding]:
         yield Finding(topic="machine", name="shared memory", state="limited" if small else "works", detail=detail)
     if "://" in storage:
         return
-    folder = Path(storage).expanduser().absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    state: State = "works"
-    detail = f"{_gib(free)} free at {there}"
-    if not os.access(there, os.W_OK):
-        state, detail = "missing", f"{there} is not writable; choose another with --storage-path"
-    elif free < LEAST_DISK_BYTES:
-        state, detail = "limited", f"{detail}; a long search may fill it"
+    state, detail = _storage(Path(storage))
     yield Finding(topic="machine", name="storage", state=state, detail=detail)
 
 
@@ -163,12 +157,13 @@ def data_sets(data_dir: str | None) -> Iterator[Finding]:
 
 def open_ports(tables: Iterable[Path] = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))) -> Iterator[Finding]:
     """Ray's ports that listen here beyond loopback: who reaches one can run code as this user."""
-    listening = {port: address for table in tables for address, port in _listeners(table)}
+    listening = [pair for table in tables for pair in _listeners(table)]
     for port, what in RAY_PORTS.items():
-        address = listening.get(port)
-        if address is None or ipaddress.ip_address(address).is_loopback:
+        open_at = [at for at, open_port in listening if open_port == port and not ipaddress.ip_address(at).is_loopback]
+        if not open_at:
             continue
-        detail = f"port {port} listens on {address}: let only the cluster's private network reach it (firewall)"
+        addresses = " and ".join(dict.fromkeys(open_at))
+        detail = f"port {port} listens on {addresses}: let only the cluster's private network reach it (firewall)"
         yield Finding(topic="ports", name=what, state="limited", detail=detail)
 
 
@@ -178,7 +173,16 @@ def reachable_ports(host: str, timeout_s: float = 2.0) -> Iterator[Finding]:
     Args:
         host: Name or address of the head, as this machine sees it.
         timeout_s: How long a port may take to answer; a firewall that drops packets never does.
+
+    Raises:
+        ConfigError: the name has no address, so that nothing is known of its ports.
     """
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:  # the latter of names that no resolver is asked for, like a..b
+        raise ConfigError(
+            f"--head is a name or address of a machine, but got {host!r}: {error}; give it as this machine knows it"
+        ) from error
     found = False
     for port, what in RAY_PORTS.items():
         try:
@@ -194,6 +198,20 @@ def reachable_ports(host: str, timeout_s: float = 2.0) -> Iterator[Finding]:
     if not found:
         ports = ", ".join(map(str, RAY_PORTS))
         yield Finding(topic="ports", name=host, state="works", detail=f"none of {ports} answers from here")
+
+
+def _storage(path: Path) -> tuple[State, str]:
+    try:
+        folder = path.expanduser().absolute()
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(there).free
+    except (OSError, RuntimeError) as error:  # the latter of ~nobody
+        reason = getattr(error, "strerror", None) or error
+        return "missing", f"{path} cannot be looked at: {reason}; choose another with --storage-path"
+    if not os.access(there, os.W_OK):
+        return "missing", f"{there} is not writable; choose another with --storage-path"
+    detail = f"{_gib(free)} free at {there}"
+    return ("limited", f"{detail}; a long search may fill it") if free < LEAST_DISK_BYTES else ("works", detail)
 
 
 def _nvml() -> Finding:

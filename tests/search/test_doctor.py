@@ -46,6 +46,14 @@ def test_a_ray_port_beyond_loopback_is_a_warning(tmp_path: Path, address: str, n
     assert len(list(open_ports([table]))) == n_warnings
 
 
+@pytest.mark.parametrize("order", [("0500000A", "0100007F"), ("0100007F", "0500000A")])
+def test_a_ray_port_on_loopback_hides_no_other_address_of_it(tmp_path: Path, order: tuple[str, str]) -> None:
+    lines = [f"   {place}: {address}:2711 00000000:0000 0A\n" for place, address in enumerate(order)]
+    (tmp_path / "tcp").write_text(HEADER + "".join(lines))
+    (finding,) = open_ports([tmp_path / "tcp"])
+    assert "port 10001 listens on 10.0.0.5:" in finding.detail
+
+
 def test_a_connection_that_does_not_listen_is_no_open_port(tmp_path: Path) -> None:
     table = tmp_path / "tcp"
     table.write_text(HEADER + "   0: 00000000:18EB 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 1\n")
@@ -65,6 +73,21 @@ def test_a_heads_ray_port_that_answers_from_here_is_told_and_ends_with_code_1(
     (finding,) = doctor.reachable_ports("127.0.0.1")
     assert finding.state == "works"
     assert main(["doctor", "--head", "127.0.0.1"]) == 0
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
+def test_a_head_without_an_address_is_not_taken_for_a_safe_one(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--head", host]) == 2
+    told = capsys.readouterr()
+    assert host in told.err
+    assert told.err.count("\n") == 1
+    assert not told.out
+
+
+def test_a_storage_place_that_cannot_be_looked_at_is_told_beside_the_rest(tmp_path: Path) -> None:
+    finding = _named(list(machine(str(tmp_path / ("a" * 300) / "b"))), "storage")
+    assert finding.state == "missing"
+    assert "too long; choose another with --storage-path" in finding.detail
 
 
 def test_the_command_prints_its_table_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
