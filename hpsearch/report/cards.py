@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from greenprune_core.config import BudgetConfig, TrialConfig
+from greenprune_core.errors import ConfigError
+from greenprune_core.field_paths import resolve_path
 from hpsearch.front import Row, accuracy_interval
 from hpsearch.search_run import SearchRun
 from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, Quantity, show, show_duration
@@ -90,18 +93,43 @@ def _make_card(run: SearchRun, row: Row) -> Card:
 
 
 def reproduce_command(run: SearchRun, row: Row) -> str:
-    """Return the command that runs the same configuration again: the space with every draw pinned, all its seeds."""
-    settings = run.settings
-    pins = {key: value for key, _, value in (pin.partition("=") for pin in settings.get("pins") or ())}
+    """Return the command that runs the same configuration again: the space with every draw pinned, all its seeds.
+
+    The settings are those of the run's last session; what decides the trial comes from its own configuration.
+    """
+    settings, config = run.settings, row.get("config") or {}
+    pairs = (pin.partition("=") for pin in settings.get("pins") or ())
+    pins = {key.strip(): _own_value(config, key.strip(), value.strip()) for key, _, value in pairs}
     pins |= {name: _value(value) for name, value in (row.get("params") or {}).items()}
-    options = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in pins.items())
-    if settings.get("profile"):
-        options += f" --profile {shlex.quote(str(settings['profile']))}"
-    if len(row.get("repeats") or []) > 1:
-        options += f" --repeats {len(row['repeats'])}"
     seed = settings.get("seed") or 0
+    if "seed" in config:
+        # --seed is added to whatever seed the space gives, --set replaces it
+        pins["seed"], seed = _value(config["seed"]), 0
+    profile = (config.get("budget") or {}).get("profile", settings.get("profile"))
+    named = {
+        "profile": profile if settings.get("profile") or profile != BudgetConfig.profile else None,
+        "objective": settings.get("objective") if settings.get("objective") != "energy" else None,
+        "third-objective": settings.get("third_objective"),
+        "data-dir": settings.get("data_dir"),
+        "repeats": len(row["repeats"]) if len(row.get("repeats") or []) > 1 else None,
+    }
+    options = [("set", f"{key}={value}") for key, value in pins.items()]
+    options += [(name, str(value)) for name, value in named.items() if value]
     space = shlex.quote(str(settings.get("space", "digits")))
-    return f"hpsearch search --space {space} --trials 1 --seed {seed} --name again-{row['trial_id']}{options}"
+    return f"hpsearch search --space {space} --trials 1 --seed {seed} --name again-{row['trial_id']}" + "".join(
+        f" --{name} {shlex.quote(text)}" for name, text in options
+    )
+
+
+def _own_value(config: Mapping[str, Any], key: str, pinned: str) -> str:
+    """Return the value that a trial has where `--set` fixes a field; another session may have fixed it elsewhere."""
+    try:
+        *sections, leaf = resolve_path(TrialConfig, key).split(".")
+    except ConfigError:
+        return pinned  # a parameter of the space under a name of its own
+    for section in sections:
+        config = config.get(section) or {}
+    return _value(config[leaf]) if leaf in config else pinned
 
 
 def _figures(row: Row) -> list[tuple[str, str]]:

@@ -290,16 +290,24 @@ def test_the_command_that_runs_a_trial_again_pins_every_draw(open_rows):
     run = open_rows([make_row(1, params={"learning_rate": 0.1, "shape": "linear"})], pins=["epochs=2"], seed=7)
     command = reproduce_command(run, run.rows[0])
     assert command == (
-        "hpsearch search --space digits --trials 1 --seed 7 --name again-t00001"
-        " --set epochs=2 --set learning_rate=0.1 --set shape=linear"
+        "hpsearch search --space digits --trials 1 --seed 0 --name again-t00001"
+        " --set epochs=10 --set learning_rate=0.1 --set shape=linear --set seed=1"
     )
 
 
 def test_the_command_keeps_the_profile_and_the_number_of_seeds(open_rows):
-    rows = [make_row(n, seed=n, params={"target": 0.5}, config_hash="t00001") for n in (1, 2, 3)]
-    (card,) = make_cards(open_rows(rows, profile="my edge.json"))
-    assert card.reproduce.endswith("--set target=0.5 --profile 'my edge.json' --repeats 3")
+    config = {"seed": 1, "budget": {"profile": "my edge.json"}}
+    rows = [make_row(n, seed=n, params={"target": 0.5}, config_hash="t00001", config=config) for n in (1, 2, 3)]
+    (card,) = make_cards(open_rows(rows))
+    assert card.reproduce.endswith("--set target=0.5 --set seed=1 --profile 'my edge.json' --repeats 3")
     assert card.repeats == ("seed 1: 90.00 %", "seed 2: 90.00 %", "seed 3: 90.00 %")
+
+
+def test_the_command_asks_for_the_objectives_and_the_data_of_the_search(open_rows):
+    asked = {"objective": "latency", "third_objective": "training-energy", "data_dir": "/my data"}
+    run = open_rows([make_row(1, params={}, model_latency_s=1e-3)], **asked)
+    wanted = " --objective latency --third-objective training-energy --data-dir '/my data'"
+    assert reproduce_command(run, run.rows[0]).endswith(wanted)
 
 
 def test_the_files_hold_the_front(run):

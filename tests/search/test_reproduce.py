@@ -19,7 +19,9 @@ def test_the_command_on_a_card_gives_the_same_configuration_again(name, tmp_path
     trial = study.ask()
     drawn = pin(load_space(name), pins).suggest(trial)
     config = replace(drawn, seed=drawn.seed + 7)  # as the search adds its own seed
-    make_run(tmp_path / "run", [make_row(1, params=trial.params)], space=name, seed=7, pins=["epochs=2"])
+    row = make_row(1, params=trial.params, config=config.to_dict())
+    # the settings are those of the last session, with another seed, length and profile than the trial had
+    make_run(tmp_path / "run", [row], space=name, seed=3, pins=["epochs=4"], profile="its.json")
     run = open_run(tmp_path / "run")
     words = shlex.split(reproduce_command(run, run.rows[0]))
     options = list(itertools.pairwise(words))
