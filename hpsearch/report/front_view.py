@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hpsearch.front import Front, Row, accuracy_interval, find_front
-from hpsearch.objectives import ACCURACY, Objective
+from hpsearch.objectives import ACCURACY, Objective, costs
 from hpsearch.pareto import knee
 from hpsearch.repeated import is_first
 from hpsearch.report.control_view import control_label, control_tag, placed_controls
@@ -93,7 +93,7 @@ def front_view(run: SearchRun) -> FrontView:
     states = Counter(row["state"] for row in run.rows if is_first(row))
     knee_id = None
     if front.members:
-        place = knee([(1 - row["val_accuracy"], row[second.column]) for row in front.members])
+        place = knee([costs(row, run.objectives) for row in front.members])
         knee_id = front.members[place]["trial_id"]
     return FrontView(
         points=tuple(points),

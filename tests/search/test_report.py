@@ -206,6 +206,17 @@ def test_the_table_marks_the_knee_and_neighbours_within_noise(open_rows):
     assert lines[1].saved == "1.70 kJ"  # (2 - 0.3) mJ, a million times
 
 
+def test_with_three_objectives_the_knee_is_the_one_that_pick_takes(open_rows):
+    spent = [9.0, 1.0, 9.5]
+    rows = [
+        make_row(n, accuracy=accuracy, energy_j=energy, train_energy_j=spent[n])
+        for n, (accuracy, energy) in enumerate([(0.90, 1.0e-3), (0.89, 1.1e-3), (0.70, 0.2e-3)])
+    ]
+    run = open_rows(rows, third_objective="training-energy")
+    assert len(run.compared.members) == 3
+    assert front_view(run).knee_id == run.pick(knee=True).trial_id == "t00001"
+
+
 def test_history_follows_trials_epochs_and_joules(open_rows):
     rows = [
         make_row(1, accuracy=0.5, energy_j=1e-3),
