@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ class RunLine:
     """One run in the comparison."""
 
     name: str
+    """The run's name; its location where another run has the same name."""
     n_trials: int
     n_front: int
     hypervolume: float
@@ -54,6 +56,11 @@ class Comparison:
     bands: tuple[Band, ...]
     objectives: tuple[Objective, ...]
 
+    @property
+    def source(self) -> str | None:
+        """Where all values of the second objective are from; None where it is counted."""
+        return self.fronts[0].sources.get(self.objectives[1].name)
+
 
 def compare(runs: Sequence[SearchRun]) -> Comparison:
     """Compare the fronts of runs.
@@ -73,12 +80,13 @@ def compare(runs: Sequence[SearchRun]) -> Comparison:
     box = 1.0
     for edge in corner:
         box *= edge
+    n_named = Counter(run.name for run in runs)
     lines, start = [], 0
     for run, front, group in zip(runs, fronts, points, strict=True):
         spent = [row["train_energy_j"] for row in run.rows if row.get("train_energy_j") is not None]
         lines.append(
             RunLine(
-                name=run.name,
+                name=run.name if n_named[run.name] == 1 else run.storage.location,
                 n_trials=run.trials.num_rows,
                 n_front=len(group),
                 hypervolume=hypervolume(group, corner) / box,
@@ -102,7 +110,7 @@ def _check_comparable(first: SearchRun, run: SearchRun, front: Front) -> None:
         if source != first.compared.sources[name]:
             raise ConfigError(
                 f"compared runs have values of the same source, but their {name} is from "
-                f"{first.compared.sources[name]} ({first.name}) and from {source} ({run.name}); compare others"
+                f"{first.compared.sources[name]} ({first.storage}) and from {source} ({run.storage}); compare others"
             )
 
 

@@ -51,7 +51,7 @@ def describe(found: Comparison) -> str:
             f"{show(run.best_accuracy, ACCURACY):>15}{show(run.least_cost, quantity):>18}"
             f"{show(run.energy_spent_j, ENERGY):>10}"
         )
-    source = f", energies by {found.fronts[0].energy_source}" if found.fronts[0].energy_source else ""
+    source = f", {second.name} by {found.source}" if found.source else ""
     corner = ", ".join(f"{value:.4g}" for value in found.reference)
     lines += ["", f"hypervolume up to the common corner ({corner}), as a share of the box{source}", ""]
     head = "".join(f"{run.name:>{width}}" for run in found.runs)
@@ -67,7 +67,8 @@ def _plain(found: Comparison) -> dict[str, Any]:
     return {
         "objectives": [objective.name for objective in found.objectives],
         "reference": found.reference,
-        "energy_source": found.fronts[0].energy_source,
+        "energy_source": found.fronts[0].sources.get("energy"),
+        "sources": dict(found.fronts[0].sources),
         "runs": [asdict(run) for run in found.runs],
         "bands": [asdict(band) for band in found.bands],
     }

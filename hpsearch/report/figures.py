@@ -126,7 +126,7 @@ def tooltip(axis: Axis, third: Axis | None) -> list[Spec]:
 def comparison_spec(found: Comparison) -> Spec:
     """Fronts of several runs on the same axes."""
     second = found.objectives[1]
-    source = f" ({found.fronts[0].energy_source})" if found.fronts[0].energy_source else ""
+    source = f" ({found.source})" if found.source else ""
     names = [line.name for line in found.runs]
     values = [
         {"run": line.name, "cost": row[second.column], "accuracy": row["val_accuracy"], "id": row["trial_id"]}

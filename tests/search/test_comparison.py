@@ -5,7 +5,9 @@ from archive_maker import make_row, make_rows, make_run
 
 from greenprune_core.errors import ConfigError
 from hpsearch.cli import main
+from hpsearch.commands.compare import describe
 from hpsearch.comparison import compare
+from hpsearch.report.figures import comparison_spec
 from hpsearch.search_run import open_run
 
 
@@ -42,6 +44,25 @@ def test_a_run_compared_with_itself_is_a_tie(make):
     found = compare([run, run])
     assert found.runs[0] == found.runs[1]
     assert {band.leader for band in found.bands} == {None}
+
+
+def test_runs_of_one_name_are_told_apart_by_their_place(make, tmp_path):
+    found = compare([make("a/x", [make_row(1)]), make("b/x", [make_row(2, accuracy=0.8)]), make("y", [make_row(3)])])
+    names = [str(tmp_path / "a/x"), str(tmp_path / "b/x"), "y"]
+    assert [run.name for run in found.runs] == names
+    picture = comparison_spec(found)
+    assert [value["run"] for value in picture["data"]["values"]] == names
+    assert picture["layer"][0]["encoding"]["color"]["scale"]["domain"] == names
+
+
+@pytest.mark.parametrize(("objective", "source"), [("latency", "model:edge"), ("macs", None)])
+def test_the_source_named_is_that_of_the_cost_that_is_compared(make, objective, source):
+    rows = [make_row(1, model_latency_s=1e-3, model_latency_source="model:edge")]
+    found = compare([make(name, rows, objective=objective) for name in ("one", "other")])
+    title = comparison_spec(found)["layer"][0]["encoding"]["x"]["title"]
+    assert title == (f"{objective} ({source})" if source else objective)
+    (told,) = [line for line in describe(found).splitlines() if line.startswith("hypervolume")]
+    assert told.endswith(f", {objective} by {source}" if source else "as a share of the box")
 
 
 @pytest.mark.parametrize(
