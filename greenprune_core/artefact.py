@@ -1,8 +1,9 @@
 """The files of a saved sub-network: their names, their hashes, and writing them aside. No torch."""
 
+import contextlib
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ def write_aside(target: Path, content: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Say plainly that a folder which the user named cannot be written to.
+
+    Raises:
+        ConfigError: in place of the system's error: a file of that name, no rights, no space.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"files go into a folder that can be written, but {folder} cannot: {error.strerror or error}; "
+            "choose another folder"
+        ) from error
 
 
 def hash_file(path: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from greenprune_core.artefact import CARD, PROGRAM, WEIGHTS, verify_files, write_aside
+from greenprune_core.artefact import CARD, PROGRAM, WEIGHTS, verify_files, write_aside, writing_into
 from greenprune_core.card import read_card, render_markdown
 from greenprune_core.errors import ConfigError
 
@@ -34,7 +34,8 @@ def export_subnetwork(
         The files written.
 
     Raises:
-        ConfigError: unknown format, torchscript, a file in the way, a missing extra, or a hash that does not match.
+        ConfigError: unknown format, torchscript, a file in the way, a folder that cannot be written, a missing
+            extra, or a hash that does not match.
     """
     folder, to = Path(folder), Path(to)
     card = read_card(folder)
@@ -42,7 +43,8 @@ def export_subnetwork(
     for name in formats:
         _check_format(name)
     names = [*dict.fromkeys(FORMATS[name] for name in formats), CARD]
-    in_the_way = [name for name in names if (to / name).exists()]
+    with writing_into(to):
+        in_the_way = [name for name in names if (to / name).exists()]
     if in_the_way and not force:
         raise ConfigError(
             f"an export overwrites nothing, but {to / in_the_way[0]} exists; choose another folder or --force"
@@ -53,9 +55,10 @@ def export_subnetwork(
         name: hashlib.sha256(content).hexdigest() for name, content in contents.items() if name != FORMATS["card"]
     }
     contents[CARD] = json.dumps({**card, "files": hashes}, indent=2).encode()
-    to.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_aside(to / name, content)
+    with writing_into(to):
+        to.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_aside(to / name, content)
     return [to / name for name in contents]
 
 

@@ -77,15 +77,20 @@ def _plain(found: Comparison) -> dict[str, Any]:
 def _write_pictures(found: Comparison, output: Path, force: bool) -> list[Path]:
     import vl_convert
 
-    from greenprune_core.artefact import write_aside
+    from greenprune_core.artefact import write_aside, writing_into
     from hpsearch.report.figures import comparison_spec
 
     paths = [output / "compare.png", output / "compare.svg"]
-    for path in paths:
-        if path.exists() and not force:
-            raise ConfigError(f"--output overwrites nothing, but {path} exists; choose another folder or add --force")
+    with writing_into(output):
+        in_the_way = [path for path in paths if path.exists()]
+    if in_the_way and not force:
+        raise ConfigError(
+            f"--output overwrites nothing, but {in_the_way[0]} exists; choose another folder or add --force"
+        )
     svg = vl_convert.vegalite_to_svg(comparison_spec(found))
-    output.mkdir(parents=True, exist_ok=True)
-    for path, content in zip(paths, (bytes(vl_convert.svg_to_png(svg, scale=2.0)), svg.encode()), strict=True):
-        write_aside(path, content)
+    pictures = (bytes(vl_convert.svg_to_png(svg, scale=2.0)), svg.encode())
+    with writing_into(output):
+        output.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(paths, pictures, strict=True):
+            write_aside(path, content)
     return paths

@@ -98,6 +98,16 @@ def test_the_command_prints_a_table_and_draws_a_picture(make, tmp_path, capsys):
     assert [run["name"] for run in json.loads(capsys.readouterr().out)["runs"]] == ["first", "second"]
 
 
+@pytest.mark.parametrize("name", ["file", "a" * 300])
+def test_pictures_that_cannot_go_where_they_should_are_one_line_and_code_2(make, name, tmp_path, capsys):
+    (tmp_path / "file").write_text("here")
+    runs = [make(name, make_rows(5, seed=3)).storage.location for name in ("first", "second")]
+    assert main(["compare", *runs, "--output", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert "files go into a folder that can be written" in error
+    assert error.count("\n") == 1
+
+
 def test_the_command_needs_two_runs(make, capsys):
     assert main(["compare", make("one", [make_row(1)]).storage.location]) == 2
     assert "at least two runs" in capsys.readouterr().err

@@ -138,5 +138,11 @@ def test_an_export_writes_the_files_of_the_picked_trial(run, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"card.json", "program.pt2", "weights.safetensors"}
     assert main(["pick", run, "--knee", "--export", target]) == 2
     assert "overwrites nothing" in capsys.readouterr().err
+    capsys.readouterr()
+    (tmp_path / "file").write_text("here")
+    assert main(["pick", run, "--knee", "--export", str(tmp_path / "file")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} cannot: File exists" in error
+    assert error.count("\n") == 1
     assert main(["pick", run, "--knee", "--export", target, "--force", "--format", "card"]) == 0
     assert main(["pick", run, "--knee", "--export", target, "--force", "--format", "torchscript"]) == 2
