@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -78,14 +79,23 @@ def traps(config: Mapping[str, Any]) -> Iterator[Finding]:
     if n_workers and (storage is None or not ("://" in storage or storage.startswith(("/", UNEDITED)))):
         detail = f"must be one that all nodes see, but is {storage or './runs'}: name s3://, gs:// or a shared folder"
         yield Finding(topic="storage", name="HPSEARCH_STORAGE_PATH", state="missing", detail=detail)
-    starts = " ".join(config.get("head_start_ray_commands", []))
+    starts = " ".join(config.get("head_start_ray_commands") or [])
     if config["provider"]["type"] == "local" and "RAY_enable_autoscaler_v2=0" not in starts:
         detail = (
             "Ray's second autoscaler leaves a machine out (ray #59905): start the head with "
             "`export RAY_enable_autoscaler_v2=0; ray start --head ...` as deploy/on_prem.yaml does"
         )
         yield Finding(topic="start", name="autoscaler", state="missing", detail=detail)
-    asked = float(settings.get("HPSEARCH_GPUS_PER_TRIAL", 0))
+    yield from _too_many_gpus(config, settings.get("HPSEARCH_GPUS_PER_TRIAL", "0"))
+
+
+def _too_many_gpus(config: Mapping[str, Any], text: str) -> Iterator[Finding]:
+    try:
+        asked = float(text)
+    except ValueError:
+        detail = f"must be a number, but is {text}: write e.g. HPSEARCH_GPUS_PER_TRIAL=0.25"
+        yield Finding(topic="start", name="gpus per trial", state="missing", detail=detail)
+        return
     kinds = config.get("available_node_types", {}).values()
     offered = max((kind.get("resources", {}).get("GPU", 0) for kind in kinds), default=None)
     if offered is not None and asked > offered:
@@ -95,7 +105,7 @@ def traps(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def safety(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Doors open to the world: an open Ray port is remote code execution."""
-    starts = " ".join(config.get("head_start_ray_commands", []))
+    starts = " ".join(config.get("head_start_ray_commands") or [])
     if re.search(r"--dashboard-host[= ](0\.0\.0\.0|::)", starts):
         detail = "the dashboard takes jobs from anybody who reaches it: leave it on loopback and use `ray dashboard`"
         yield Finding(topic="safety", name="dashboard", state="limited", detail=detail)
@@ -142,16 +152,20 @@ def cost(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def search_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """The HPSEARCH_* variables that the file's setup commands write."""
-    text = " ".join(config.get("setup_commands", []))
-    return dict(re.findall(r"(HPSEARCH_[A-Z_]+)=(\S+)", text))
+    text = " ".join(config.get("setup_commands") or [])
+    # up to where the shell ends a word: a quote around the value or the whole command is no part of it
+    return dict(re.findall(r"""(HPSEARCH_[A-Z_]+)=["']?([^\s"';]+)""", text))
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     import yaml
 
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's, False for a name that is too long
         raise ConfigError(f"--cluster names a cluster file, but got {path}, which is none; start from cluster.yaml")
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"a cluster file is readable text, but {path} is not: {error}; check its rights and encoding") from error
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -177,6 +191,10 @@ def _schema_problem(config: Mapping[str, Any]) -> str | None:
     except jsonschema.ValidationError as error:
         where = ".".join(map(str, error.absolute_path)) or "the top level"
         return f"{where}: {error.message}"
+    except (TypeError, AttributeError) as error:
+        # Ray merges fields before it looks at their types
+        empty = ", ".join(name for name, value in config.items() if value is None) or "none at the top level"
+        return f"a field is empty or not of Ray's type ({error}); empty: {empty}; fill it in or leave it out"
     except (ValueError, KeyError, RuntimeError, SystemExit) as error:
         return " ".join(f"{error} {chatter.getvalue()}".split())[:300]
     return None

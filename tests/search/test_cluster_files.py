@@ -209,6 +209,9 @@ def test_heads_keep_their_processors_for_the_driver_and_their_dashboard_on_loopb
         (("max_workers: 4", "max_workers: four"), "schema", "four"),
         (("s3://edited-BUCKET/greenprune", "runs"), "storage", "all nodes see"),
         (("GPUS_PER_TRIAL=0.25", "GPUS_PER_TRIAL=2"), "start", "no node type has more than 1"),
+        (("GPUS_PER_TRIAL=0.25", 'GPUS_PER_TRIAL="2"'), "start", "2 asked, but no node type has more than 1"),
+        (("GPUS_PER_TRIAL=0.25", "GPUS_PER_TRIAL=one"), "start", "must be a number, but is one"),
+        (("\nsetup_commands:", "\nsetup_commands: null\nworker_start_ray_commands:"), "schema", "empty: setup_commands"),
         (("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"), "safety", "anybody"),
         (("InstanceType: g4dn.xlarge", "InstanceType: x9.huge"), "cost", "no price known for x9.huge"),
     ],
@@ -275,4 +278,7 @@ def test_what_is_no_cluster_file_ends_with_code_2(
     path.write_text(text)
     assert main(["doctor", "--cluster", str(path)]) == 2
     assert main(["doctor", "--cluster", str(tmp_path / "none.yaml")]) == 2
+    path.write_bytes(b"provider: \xff\xfe")
+    assert main(["doctor", "--cluster", str(path)]) == 2
+    assert main(["doctor", "--cluster", str(tmp_path / ("a" * 300))]) == 2
     assert all(line.startswith("hpsearch: ") for line in capsys.readouterr().err.splitlines())
