@@ -4,6 +4,7 @@ The choice is made on validation accuracy; the test accuracy is for showing. Pic
 so that a budget in MACs finds its best even when that one is not on the front of energies.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,6 +47,13 @@ class Limit:
 
     axis: Axis
     value: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value < math.inf or (self.axis.quantity is ACCURACY_UNIT and self.value > 1):
+            most = " and at most 1" if self.axis.quantity is ACCURACY_UNIT else ""
+            raise ConfigError(
+                f"a limit of the {self.axis.name} is above 0{most}, but got {self.value}; leave it out for no limit"
+            )
 
     @property
     def is_floor(self) -> bool:
@@ -151,7 +159,7 @@ def pick(
         third: the search's third objective, if it has one (a front brings its own).
 
     Raises:
-        ConfigError: no or contradicting criteria, an unknown trial, nothing to choose from.
+        ConfigError: no or contradicting criteria, a limit of 0 or less, an unknown trial, nothing to choose from.
         NothingFitsError: no trial keeps the limits.
     """
     time = _time_axis(rows)

@@ -165,7 +165,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"a cluster file is readable text, but {path} is not: {error}; check its rights and encoding") from error
+        raise ConfigError(
+            f"a cluster file is readable text, but {path} is not: {error}; check its rights and encoding"
+        ) from error
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:

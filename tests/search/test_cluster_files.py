@@ -211,7 +211,11 @@ def test_heads_keep_their_processors_for_the_driver_and_their_dashboard_on_loopb
         (("GPUS_PER_TRIAL=0.25", "GPUS_PER_TRIAL=2"), "start", "no node type has more than 1"),
         (("GPUS_PER_TRIAL=0.25", 'GPUS_PER_TRIAL="2"'), "start", "2 asked, but no node type has more than 1"),
         (("GPUS_PER_TRIAL=0.25", "GPUS_PER_TRIAL=one"), "start", "must be a number, but is one"),
-        (("\nsetup_commands:", "\nsetup_commands: null\nworker_start_ray_commands:"), "schema", "empty: setup_commands"),
+        (
+            ("\nsetup_commands:", "\nsetup_commands: null\nworker_start_ray_commands:"),
+            "schema",
+            "empty: setup_commands",
+        ),
         (("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"), "safety", "anybody"),
         (("InstanceType: g4dn.xlarge", "InstanceType: x9.huge"), "cost", "no price known for x9.huge"),
     ],
