@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -160,10 +159,12 @@ def search_settings(config: Mapping[str, Any]) -> dict[str, str]:
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     import yaml
 
-    if not os.path.isfile(path):  # unlike Path's, False for a name that is too long
-        raise ConfigError(f"--cluster names a cluster file, but got {path}, which is none; start from cluster.yaml")
     try:
         text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(
+            f"--cluster names a cluster file, but got {path}, which is none; start from cluster.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"a cluster file is readable text, but {path} is not: {error}; check its rights and encoding"
