@@ -2,7 +2,6 @@
 
 import platform
 import time
-from pathlib import Path
 
 import click
 
@@ -14,7 +13,7 @@ from hpsearch.search_run import EnergyKind, SearchRun, open_run
 
 @click.command("report")
 @click.argument("run")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for the files; the run's own by default.")
+@click.option("--output", metavar="DIR", help="Folder or s3://... for the files; the run's own by default.")
 @click.option(
     "--energy",
     type=click.Choice(["recorded", "measured"]),
@@ -30,7 +29,7 @@ from hpsearch.search_run import EnergyKind, SearchRun, open_run
     "--every", type=click.IntRange(1), default=10, show_default=True, help="Seconds between looks of --watch."
 )
 def command(
-    run: str, output: Path | None, energy: EnergyKind, carbon_intensity: float | None, watch: bool, every: int
+    run: str, output: str | None, energy: EnergyKind, carbon_intensity: float | None, watch: bool, every: int
 ) -> None:
     """Write report.html, report.md, pareto.png, pareto.svg, front.csv, front.parquet and front.json for RUN."""
     from hpsearch.report import write_report
@@ -45,7 +44,7 @@ def command(
     _watch(run, output, energy, carbon_intensity, every)
 
 
-def _watch(run: str, output: Path | None, energy: EnergyKind, carbon_intensity: float | None, every: int) -> None:
+def _watch(run: str, output: str | None, energy: EnergyKind, carbon_intensity: float | None, every: int) -> None:
     """Write the report whenever the number of finished trials has changed."""
     from hpsearch.report import write_report
 

@@ -346,6 +346,15 @@ def test_the_figure_of_a_run_is_a_chart(run, tmp_path):
     assert (tmp_path / "front.svg").read_text().startswith("<svg")
 
 
+def test_the_command_writes_to_an_address_too(run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    # of the schemes the one that needs no server; s3:// goes the same way
+    assert main(["report", run.storage.location, "--output", f"file://{tmp_path}/out"]) == 0
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_the_command_writes_into_another_folder_when_asked(run, tmp_path, capsys):
     assert main(["report", run.storage.location, "--output", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.startswith(f"wrote {tmp_path / 'out'}/report.html")
