@@ -12,10 +12,15 @@ from hpsearch.intervals import mean_interval, share_interval
 from hpsearch.objectives import ACCURACY, SECOND, Objective, costs
 from hpsearch.pareto import front_mask
 
-__all__ = ["DEFAULT_OBJECTIVES", "LATENCY", "Front", "Row", "accuracy_interval", "find_front", "is_finite"]
+__all__ = [
+    *("DEFAULT_OBJECTIVES", "LATENCY", "Front", "Row"),
+    *("accuracy_interval", "find_front", "interval_basis", "is_finite"),
+]
 
 LATENCY = Objective(name="latency", column="latency_s", dense_column=None, unit="s")
 """Measured after the search, so no search objective, but something to pick by."""
+
+_N_IMAGES = {"val": "n_validation", "test": "n_test"}
 
 DEFAULT_OBJECTIVES = (ACCURACY, SECOND["energy"])
 
@@ -85,10 +90,25 @@ def find_front(rows: Sequence[Row], objectives: Sequence[Objective] = DEFAULT_OB
 
 
 def accuracy_interval(row: Row, split: str = "val") -> tuple[float, float] | None:
-    """Return the 95 % interval of a row's accuracy: over its repeats where there are, else over its images."""
-    column, n_column = (f"{split}_accuracy", "n_validation" if split == "val" else "n_test")
-    repeats = [repeat[column] for repeat in row.get("repeats") or [] if is_finite(repeat.get(column))]
-    return mean_interval(repeats) or share_interval(row.get(column), row.get(n_column))
+    """Return the 95 % interval of a row's accuracy: over its repeats where there are, else over its images.
+
+    Student's of few repeats reaches beyond what an accuracy can be; it ends at 0 and 1.
+    """
+    over_seeds = mean_interval(_repeated(row, split))
+    if over_seeds is not None:
+        return max(0.0, over_seeds[0]), min(1.0, over_seeds[1])
+    return share_interval(row.get(f"{split}_accuracy"), row.get(_N_IMAGES[split]))
+
+
+def interval_basis(row: Row, split: str = "val") -> str:
+    """Say what `accuracy_interval` is over: `3 seeds`, or `n = 360` images."""
+    n_seeds = len(_repeated(row, split))
+    return f"{n_seeds} seeds" if n_seeds > 1 else f"n = {row.get(_N_IMAGES[split])}"
+
+
+def _repeated(row: Row, split: str) -> list[float]:
+    values = [repeat.get(f"{split}_accuracy") for repeat in row.get("repeats") or []]
+    return [value for value in values if is_finite(value)]
 
 
 def _one_per_point(

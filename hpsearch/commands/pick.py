@@ -10,7 +10,7 @@ import click
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.export import export_subnetwork
-from hpsearch.front import accuracy_interval
+from hpsearch.front import accuracy_interval, interval_basis
 from hpsearch.picker import NothingFitsError, Pick, Step, as_plain
 from hpsearch.search_run import EnergyKind, SearchRun, open_run
 from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, show
@@ -94,8 +94,8 @@ def _figures(picked: Pick) -> list[tuple[str, str]]:
     row = picked.row
     energy = f"{show(row['energy_j'], ENERGY)} per inference ({row['energy_source'] or 'source unknown'})"
     figures = [
-        ("validation accuracy", _accuracy(row, "val", row.get("n_validation"))),
-        ("test accuracy", _accuracy(row, "test", row.get("n_test"))),
+        ("validation accuracy", _accuracy(row, "val")),
+        ("test accuracy", _accuracy(row, "test")),
         ("energy", energy),
         ("MACs", _of_dense(row.get("macs"), row.get("dense_macs"))),
         ("parameters", _of_dense(row.get("params_kept"), row.get("dense_params"))),
@@ -113,12 +113,12 @@ def _figures(picked: Pick) -> list[tuple[str, str]]:
     return figures
 
 
-def _accuracy(row: Any, split: str, n: int | None) -> str:
+def _accuracy(row: Any, split: str) -> str:
     interval = accuracy_interval(row, split)
     if interval is None:
         return show(row.get(f"{split}_accuracy"), ACCURACY)
     low, high = (f"{edge:.2%}" for edge in interval)
-    return f"{show(row[f'{split}_accuracy'], ACCURACY)} (95 % interval {low} to {high}, n = {n})"
+    return f"{show(row[f'{split}_accuracy'], ACCURACY)} (95 % interval {low} to {high}, {interval_basis(row, split)})"
 
 
 def _of_dense(value: int | None, dense: int | None) -> str:

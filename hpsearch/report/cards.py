@@ -10,7 +10,7 @@ from typing import Any
 from greenprune_core.config import BudgetConfig, TrialConfig
 from greenprune_core.errors import ConfigError
 from greenprune_core.field_paths import resolve_path
-from hpsearch.front import Row, accuracy_interval
+from hpsearch.front import Row, accuracy_interval, interval_basis
 from hpsearch.search_run import SearchRun
 from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, Quantity, show, show_duration
 
@@ -134,8 +134,8 @@ def _own_value(config: Mapping[str, Any], key: str, pinned: str) -> str:
 
 def _figures(row: Row) -> list[tuple[str, str]]:
     figures = [
-        ("validation accuracy", _accuracy(row, "val", row.get("n_validation"))),
-        ("test accuracy", _accuracy(row, "test", row.get("n_test"))),
+        ("validation accuracy", _accuracy(row, "val")),
+        ("test accuracy", _accuracy(row, "test")),
         (
             "energy of one inference",
             f"{show(row.get('energy_j'), ENERGY)}, {row.get('energy_source') or 'source unknown'}",
@@ -169,13 +169,12 @@ def _span(found: Mapping[str, Any], name: str, unit: str, quantity: Quantity) ->
     return f"{show(found[f'{name}_low_{unit}'], quantity)} to {show(found[f'{name}_high_{unit}'], quantity)}"
 
 
-def _accuracy(row: Row, split: str, n: int | None) -> str:
+def _accuracy(row: Row, split: str) -> str:
     interval = accuracy_interval(row, split)
     if interval is None:
         return show(row.get(f"{split}_accuracy"), ACCURACY)
-    n_repeats = len(row.get("repeats") or [])
-    over = f"{n_repeats} seeds" if n_repeats > 1 else f"n = {n}"
-    return f"{show(row[f'{split}_accuracy'], ACCURACY)} ({interval[0]:.2%} to {interval[1]:.2%}, 95 %, {over})"
+    low, high = (f"{edge:.2%}" for edge in interval)
+    return f"{show(row[f'{split}_accuracy'], ACCURACY)} ({low} to {high}, 95 %, {interval_basis(row, split)})"
 
 
 def _of_dense(value: int | None, dense: int | None) -> str:

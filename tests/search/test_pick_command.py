@@ -22,6 +22,14 @@ def test_a_pick_says_which_and_by_what_margin(run, capsys):
     assert "95 % interval" in out
 
 
+def test_the_interval_over_seeds_says_so_and_ends_where_accuracies_do(tmp_path, capsys):
+    rows = [make_row(n, accuracy=accuracy, config_hash="t00001") for n, accuracy in ((1, 0.90), (2, 0.92))]
+    make_run(tmp_path / "run", rows)
+    assert main(["pick", str(tmp_path / "run"), "--knee"]) == 0
+    # Student's for two seeds: 12.706 * 0.01 on either side of the mean
+    assert "91.00 % (95 % interval 78.29% to 100.00%, 2 seeds)" in capsys.readouterr().out
+
+
 def test_a_pick_in_json_is_for_machines(run, capsys):
     assert main(["pick", run, "--min-accuracy", "85%", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
