@@ -1,6 +1,5 @@
 """`hpsearch pick`: from a budget to one sub-network, its margin and its neighbours, and the files to use it."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from greenprune_core.errors import ConfigError
 from greenprune_core.export import export_subnetwork
 from hpsearch.front import accuracy_interval, interval_basis
 from hpsearch.picker import NothingFitsError, Pick, Step, as_plain
+from hpsearch.plain_json import to_json
 from hpsearch.search_run import EnergyKind, SearchRun, open_run
 from hpsearch.units import ACCURACY, ENERGY, MACS, TIME, show
 
@@ -63,7 +63,7 @@ def command(
         return EXIT_NOTHING_FITS
     written = _export(opened, picked, target, formats, force) if target is not None else []
     if as_json:
-        click.echo(json.dumps({**as_plain(picked), "exported": [str(path) for path in written]}, indent=2))
+        click.echo(to_json({**as_plain(picked), "exported": [str(path) for path in written]}))
         return 0
     click.echo(describe_pick(picked))
     for path in written:
@@ -151,7 +151,7 @@ def _say_nothing_fits(error: NothingFitsError, as_json: bool) -> None:
         limit.axis.column: -limit.margin(error.nearest) for limit in error.limits if limit.margin(error.nearest) < 0
     }
     nearest = {name: error.nearest[name] for name in ("trial_id", "val_accuracy", "energy_j", "macs", "latency_s")}
-    click.echo(json.dumps({"trial_id": None, "nearest": nearest, "missed_by": missed}, indent=2))
+    click.echo(to_json({"trial_id": None, "nearest": nearest, "missed_by": missed}))
 
 
 def _export(opened: SearchRun, picked: Pick, target: Path, formats: tuple[str, ...], force: bool) -> list[Path]:

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from greenprune_core.errors import ConfigError
+from hpsearch.plain_json import to_json
 from hpsearch.report.figures import front_spec
 from hpsearch.report.front_view import front_view
 from hpsearch.report.page import render_page, render_summary
@@ -56,7 +55,7 @@ def write_report(
         "pareto.svg": svg,
         "front.csv": front_csv(run.front),
         "front.parquet": _parquet(run.front),
-        "front.json": json.dumps([_plain(row) for row in run.compared.members], indent=2).encode(),
+        "front.json": to_json(run.compared.members).encode(),
     }
     for name, content in contents.items():
         target.write_bytes(name, content)
@@ -91,7 +90,3 @@ def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
-
-
-def _plain(row: Any) -> dict[str, Any]:
-    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}

@@ -1,8 +1,5 @@
 """The report as one HTML page that opens anywhere: no network, light and dark, keyboard and screen reader."""
 
-import json
-import math
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +9,7 @@ from markupsafe import Markup
 
 from hpsearch import units
 from hpsearch.energy.spent import JOULES_PER_KWH
+from hpsearch.plain_json import finite
 from hpsearch.report import charts, figures
 from hpsearch.report.bundle import javascript_bundle
 from hpsearch.report.cards import HEIGHT, WIDTH, make_cards
@@ -134,7 +132,7 @@ def _data(run: SearchRun, front: FrontView, history: HistoryView, importance: Im
         datasets["busy"] = [{"seconds": step.seconds, "running": step.n_running} for step in history.busy]
     specs |= _importance_specs(run, front.axis, importance)
     datasets["importance"] = [asdict(item) for item in importance.importances]
-    data: dict[str, Any] = _finite(
+    data: dict[str, Any] = finite(
         {
             "specs": specs,
             "datasets": datasets,
@@ -184,19 +182,6 @@ def _parallel(run: SearchRun) -> list[dict[str, Any]]:
             place = {"id": row["trial_id"], "axis": objective.name, "place": 1 - (cost - low) / span}
             values.append({**place, "rank": rank, "shown": shown})
     return values
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not have, by null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str | int) or value is None:
-        return value
-    if isinstance(value, Iterable):
-        return [_finite(inner) for inner in value]
-    return json.loads(json.dumps(value, default=str))
 
 
 def _source(name: str) -> str:

@@ -335,6 +335,19 @@ def test_the_files_hold_the_front(run):
     assert run.storage.read_bytes("pareto.svg").startswith(b"<svg")
 
 
+def test_what_is_no_number_is_null_in_the_json_of_report_and_pick(open_rows, capsys):
+    history = [{"epoch": 1, "val_accuracy": 0.5, "train_loss": math.inf}]
+    run = open_rows([make_row(1, test_accuracy=math.nan, history=history)])
+    write_report(run)
+    assert main(["pick", run.storage.location, "--knee", "--json"]) == 0
+    (row,), picked = (
+        json.loads(text, parse_constant=pytest.fail)
+        for text in (run.storage.read_bytes("front.json"), capsys.readouterr().out)
+    )
+    assert row["test_accuracy"] is picked["test_accuracy"] is row["history"][0]["train_loss"] is None
+    assert row["started_at"] == run.rows[0]["started_at"].isoformat()
+
+
 def test_the_summary_is_markdown_with_the_front(run):
     text = render_summary(run)
     assert text.startswith("## Search `run`")
