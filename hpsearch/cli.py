@@ -56,7 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
-        _say(error.format_message())
+        if arguments:
+            _say(error.format_message())
+        else:
+            click.echo(error.format_message(), err=True)  # a bare call: the message is the help, and keeps its lines
         return EXIT_USER_ERROR
     except click.Abort:
         _say("interrupted")
