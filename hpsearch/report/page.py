@@ -1,5 +1,6 @@
 """The report as one HTML page that opens anywhere: no network, light and dark, keyboard and screen reader."""
 
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +85,8 @@ def _environment(*, is_html: bool = True) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "markdown": _as_markdown,
+        "in_code": lambda value: " ".join(str(value).split()).replace("`", "'"),
         "energy": lambda value: units.show(value, units.ENERGY),
         "macs": lambda value: units.show(value, units.MACS),
         "percent": lambda value: units.show(value, units.ACCURACY),
@@ -92,6 +95,11 @@ def _environment(*, is_html: bool = True) -> Environment:
         "count": lambda value: "-" if value is None else f"{value:,.0f}",
     }
     return environment
+
+
+def _as_markdown(text: str) -> str:
+    """Write text on one line so that Markdown shows it as it is, with no picture, link, table or element in it."""
+    return re.sub(r"([\\`*_~|\[\]<>&])", r"\\\1", " ".join(str(text).split()))
 
 
 def _kwh(joules: float | None) -> str:

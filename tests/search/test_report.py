@@ -354,6 +354,20 @@ def test_the_summary_is_markdown_with_the_front(run):
     assert text.count("\n| `t0") == run.front.num_rows
 
 
+def test_what_the_run_says_is_no_markdown_in_the_summary(open_rows):
+    evil = "`<b>\n# ![x](http://evil/x.png) | *a*"
+    rows = [make_row(1, energy_source=evil), make_row(2, energy_source=evil), make_row(3, state="failed", error=evil)]
+    text = render_summary(open_rows([*rows, make_row(4, energy_source="~b~")], name=evil, space=evil))
+    # in a code span a backtick alone ends it; elsewhere each sign that could begin something is escaped
+    assert text.startswith("## Search `'<b> # ![x](http://evil/x.png) | *a*`\n")
+    assert r"Cost axis: energy per inference, \`\<b\> # !\[x\](http://evil/x.png) \| \*a\*." in text
+    assert r"its energy is from \~b\~, not from \`\<b\>" in text
+    assert r"1 failed: \`\<b\>" in text
+    outside = re.sub(r"`[^`\n]*`", "", text.replace(r"\`", ""))
+    assert not re.search(r"(?<!\\)[<\[*]", outside)
+    assert "\n#" not in text
+
+
 def test_the_figure_of_a_run_is_a_chart(run, tmp_path):
     run.figure().save(tmp_path / "front.svg")
     assert (tmp_path / "front.svg").read_text().startswith("<svg")
