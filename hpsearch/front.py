@@ -13,9 +13,8 @@ from hpsearch.objectives import ACCURACY, SECOND, Objective, costs
 from hpsearch.pareto import front_mask
 
 __all__ = [
-    *("DEFAULT_OBJECTIVES", "LATENCY", "Front", "Row"),
-    *("accuracy_interval", "find_front", "interval_basis", "is_finite"),
-]
+    "DEFAULT_OBJECTIVES", "LATENCY", "Front", "Row", "accuracy_interval", "find_front", "interval_basis", "is_finite"
+]  # fmt: skip
 
 LATENCY = Objective(name="latency", column="latency_s", dense_column=None, unit="s")
 """Measured after the search, so no search objective, but something to pick by."""
