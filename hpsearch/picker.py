@@ -15,6 +15,7 @@ from hpsearch.front import LATENCY, Front, Row, accuracy_interval, find_front, i
 from hpsearch.intervals import overlap
 from hpsearch.objectives import ACCURACY, SECOND, Objective, costs
 from hpsearch.pareto import knee as find_knee
+from hpsearch.plain_json import finite
 from hpsearch.units import ACCURACY as ACCURACY_UNIT
 from hpsearch.units import ENERGY, MACS, TIME, Quantity, show
 
@@ -295,8 +296,8 @@ def _nothing_to_pick(front: Front, axis: Axis) -> str:
 
 
 def as_plain(picked: Pick) -> dict[str, Any]:
-    """Return a pick as plain values for JSON."""
-    return {
+    """Return a pick as plain values for JSON, with None for what is no finite number."""
+    plain: dict[str, Any] = {
         "trial_id": picked.trial_id,
         "way": picked.way,
         "is_on_front": picked.is_on_front,
@@ -307,6 +308,7 @@ def as_plain(picked: Pick) -> dict[str, Any]:
         "cheaper": _plain_step(picked.cheaper, picked.axis),
         "dearer": _plain_step(picked.dearer, picked.axis),
     }
+    return {name: finite(value) for name, value in plain.items()}
 
 
 _SHOWN = (
