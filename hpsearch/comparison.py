@@ -108,9 +108,10 @@ def _check_comparable(first: SearchRun, run: SearchRun, front: Front) -> None:
         raise ConfigError(f"compared runs have the same objectives, but got {names} and {others}; compare others")
     for name, source in front.sources.items():
         if source != first.compared.sources[name]:
+            one, other = (first.name, run.name) if first.name != run.name else (first.storage, run.storage)
             raise ConfigError(
                 f"compared runs have values of the same source, but their {name} is from "
-                f"{first.compared.sources[name]} ({first.storage}) and from {source} ({run.storage}); compare others"
+                f"{first.compared.sources[name]} ({one}) and from {source} ({other}); compare others"
             )
 
 
