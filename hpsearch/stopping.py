@@ -1,8 +1,10 @@
 """When a search ends before its last trial: the user, a budget, too many failures, a lost storage."""
 
+import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
@@ -13,7 +15,13 @@ from hpsearch.study.ledger import Ledger
 
 
 class TooManyFailuresError(GreenpruneError):
-    """A search in which more trials failed than the user allows."""
+    """A search in which more trials failed than the user allows, or none came to a result."""
+
+
+def commonest(reasons: Counter[str]) -> str:
+    """Say why most trials failed; there is at least one reason."""
+    reason, count = reasons.most_common(1)[0]
+    return f"commonest reason ({count}x): {reason}"
 
 
 class StopRequest:
@@ -89,7 +97,9 @@ class Budgets:
         self._ledger = ledger
         self._ends_at = None if time_s is None else time.monotonic() + time_s
         self._energy_j = energy_j
-        self._allowed_failures = max(1.0, max_failures * n_trials)
+        self._allowed_failures = math.floor(max_failures * n_trials + 1e-9)
+        # of earlier sessions: their cause may be mended, and --resume is the way to say so
+        self._n_before, self._reasons_before = ledger.n_finished, ledger.reasons.copy()
         self._lets_finish = lets_finish
         self._say = say
         self._has_said_unmet = False
@@ -100,18 +110,22 @@ class Budgets:
             self._request.ask("time budget used up", lets_finish=self._lets_finish)
         if self._energy_j is not None and self._ledger.energy_j + running_j >= self._energy_j:
             self._request.ask("energy budget used up", lets_finish=self._lets_finish)
-        n_failed = self._ledger.counts["failed"]
-        if n_failed > self._allowed_failures:
-            reason, count = self._ledger.reasons.most_common(1)[0]
-            self._request.ask(
-                f"{n_failed} of {self._ledger.n_finished} trials failed",
-                TooManyFailuresError(
-                    f"a search goes on while at most {self._allowed_failures:.0f} trials fail, but {n_failed} of "
-                    f"{self._ledger.n_finished} did; commonest reason ({count}x): {reason}; "
-                    "mend that, then --resume, or allow more with --max-failures"
-                ),
-            )
+        self._check_failures()
         self._check_constraints()
+
+    def _check_failures(self) -> None:
+        """Ask for the end when more trials of this session failed than may."""
+        reasons = self._ledger.reasons - self._reasons_before
+        n_failed, n_finished = reasons.total(), self._ledger.n_finished - self._n_before
+        if n_failed <= self._allowed_failures:
+            return
+        self._request.ask(
+            f"{n_failed} of {n_finished} trials failed",
+            TooManyFailuresError(
+                f"a search goes on while at most {self._allowed_failures} trials fail, but {n_failed} of "
+                f"{n_finished} did; {commonest(reasons)}; mend that, then --resume, or allow more with --max-failures"
+            ),
+        )
 
     def _check_constraints(self) -> None:
         """Say once that nothing is feasible yet; ask for the end where nothing ever will be."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -175,7 +176,7 @@ def test_settings_that_cannot_count_are_refused(monkeypatch, given, words):
 def test_a_spent_energy_budget_counts_running_trials_and_stops_or_lets_them_finish(lets_finish, stops):
     request = StopRequest()
     ledger = SimpleNamespace(
-        energy_j=8.0, counts={"failed": 0}, n_finished=1, feasibility=SimpleNamespace(n_seen=0, is_unmet=False)
+        energy_j=8.0, reasons=Counter(), n_finished=1, feasibility=SimpleNamespace(n_seen=0, is_unmet=False)
     )
     budgets = Budgets(
         request,
