@@ -3,8 +3,10 @@
 import dataclasses
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from greenprune_core.cost.profile import DeviceProfile, load_profile
@@ -15,6 +17,9 @@ from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.study.draws import first_config
 from hpsearch.units import ENERGY, MACS, TIME, show, show_duration
 from search_spaces import SearchSpace, draws, load_space, pin
+
+if TYPE_CHECKING:
+    from hpsearch.study.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +85,31 @@ def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_tes
         show_result(settings, console)
     if outcome.error is not None:
         raise outcome.error
+    tell_failures(outcome.ledger, console)
     if outcome.ledger.feasibility.is_unmet:
         raise ConfigError(
             f"{outcome.ledger.feasibility.describe()}; loosen them, or go on with --resume and more --trials"
         )
     return 0
+
+
+def tell_failures(ledger: "Ledger", console: Console) -> None:
+    """Say how many trials failed and why most did.
+
+    Raises:
+        TooManyFailuresError: no trial came to a result.
+    """
+    from hpsearch.stopping import TooManyFailuresError, commonest
+
+    n_failed = ledger.counts["failed"]
+    if not n_failed:
+        return
+    told = f"{n_failed} of {ledger.n_finished} trials failed; {commonest(ledger.reasons)}"
+    if not ledger.counts["complete"]:
+        raise TooManyFailuresError(
+            f"a search needs a trial that completes, but {told}; mend that, then --resume with more --trials"
+        )
+    console.print(escape(told), highlight=False, soft_wrap=True)
 
 
 def show_result(settings: SearchSettings, console: Console) -> None:
