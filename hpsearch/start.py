@@ -16,7 +16,7 @@ from hpsearch.progress import Progress
 from hpsearch.settings import RUNNER, SearchSettings
 from hpsearch.study.draws import first_config
 from hpsearch.units import ENERGY, MACS, TIME, show, show_duration
-from search_spaces import SearchSpace, draws, load_space, pin
+from search_spaces import SearchSpace, check_first_points, draws, load_space, pin
 
 if TYPE_CHECKING:
     from hpsearch.study.ledger import Ledger
@@ -28,7 +28,7 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
     """Load the space and fix in it what `--set` and `--profile` say.
 
     Raises:
-        ConfigError: no such space, key, value or profile.
+        ConfigError: no such space, key, value or profile, or a first point outside the space.
     """
     space = load_space(settings.space)
     draws(space)  # what is wrong in it is named here, before anything is started
@@ -36,6 +36,7 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
     if profile is not None:
         load_profile(profile)  # a wrong one is refused here, not in every trial
     pinned = pin(space, settings.pinned) if settings.pinned else space
+    check_first_points(pinned)
     check_profile(load_profile(first_config(pinned).budget.profile), settings)
     return pinned
 

@@ -84,8 +84,8 @@ def draws(space: SearchSpace) -> dict[str, Draw]:
     """
     found: dict[str, Draw] = {}
     for seed in range(N_PROBES):
-        probe = _RandomTrial(seed)
-        config = _ask(space, probe)
+        probe = RandomTrial(seed)
+        config = ask(space, probe)
         if not isinstance(config, TrialConfig):
             raise ConfigError(
                 f"a space's suggest returns a TrialConfig, but {space.name} returned {type(config).__name__}; "
@@ -95,8 +95,12 @@ def draws(space: SearchSpace) -> dict[str, Draw]:
     return found
 
 
-def _ask(space: SearchSpace, trial: SuggestTrial) -> TrialConfig:
-    """Draw once; a mistake in the space's own code is the user's to mend, and named with its place."""
+def ask(space: SearchSpace, trial: SuggestTrial) -> TrialConfig:
+    """Draw once; a mistake in the space's own code is the user's to mend, and named with its place.
+
+    Raises:
+        ConfigError: the space draws a configuration that is not valid, or its code raises.
+    """
     try:
         return space.suggest(trial)
     except ConfigError:
@@ -207,8 +211,12 @@ class _PinnedTrial:
         return self._trial.suggest_categorical(name, choices)
 
 
-class _RandomTrial:
-    """Draw at random and remember what was asked."""
+class RandomTrial:
+    """Draw at random and remember what was asked.
+
+    Attributes:
+        seen: what each parameter was drawn from.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)

@@ -87,6 +87,20 @@ def test_a_mistake_in_the_code_of_a_space_is_named_with_its_place(line, told, dr
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_first_point_outside_its_space_is_refused(dry, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dataclasses import replace\nfrom search_spaces import load_space\ndigits = load_space('digits')\n"
+        "MINE = replace(digits, first_points=({**digits.first_points[0], 'weight_decay': 0.5},))\n"
+    )
+    assert main(["search", "--space", f"{path}:MINE", "--storage-path", str(tmp_path / "runs"), *dry]) == 2
+    error = capsys.readouterr().err
+    assert "weight_decay=0.5, which is drawn from" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_space_file_without_the_attribute_is_refused(tmp_path, capsys):
     file = tmp_path / "mine.py"
     file.write_text("SPACES = 1\n")

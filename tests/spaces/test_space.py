@@ -3,7 +3,7 @@ import pytest
 
 from greenprune_core.config import BudgetConfig, OptimiserConfig, TrialConfig
 from greenprune_core.errors import ConfigError
-from search_spaces import Draw, SearchSpace, draws, load_space, pin
+from search_spaces import Draw, SearchSpace, check_first_points, draws, load_space, pin
 
 DIGITS = load_space("digits")
 
@@ -168,3 +168,24 @@ def test_a_file_that_does_not_run_is_refused_with_its_error(tmp_path):
 def test_a_target_of_one_is_a_valid_draw():
     config = DIGITS.suggest(optuna.trial.FixedTrial({**DIGITS.first_points[0], "target": 1.0}))
     assert config.budget == BudgetConfig(target=1.0, unit="joules")
+
+
+@pytest.mark.parametrize(
+    ("point", "told"),
+    [
+        ({"kind": "c"}, "first point 2 of line has kind='c', which is drawn from a | b;"),
+        ({"target": 5.0}, "has target=5.0, which is drawn from 0.1 .. 0.9;"),
+        ({"target": "half"}, "has target='half'"),
+        ({"kind": "b", "epochs": 11}, "has epochs=11, which is drawn from 10 .. 20 in steps of 2;"),
+    ],
+)
+def test_a_first_point_outside_its_space_is_refused(point, told):
+    def suggest(trial):
+        epochs = trial.suggest_int("epochs", 10, 20, step=2) if trial.suggest_categorical("kind", "ab") == "b" else 9
+        return TrialConfig(epochs=epochs, budget=BudgetConfig(target=trial.suggest_float("target", 0.1, 0.9)))
+
+    inside = {"kind": "b", "target": 0.9, "epochs": 20}
+    check_first_points(SearchSpace(name="line", suggest=suggest, first_points=(inside, {"target": 0.1}, {})))
+    with pytest.raises(ConfigError, match=r"a first point lies inside its space.*widen the space") as refused:
+        check_first_points(SearchSpace(name="line", suggest=suggest, first_points=(inside, point)))
+    assert told in str(refused.value)
