@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
@@ -17,11 +17,28 @@ from search_spaces.space import N_PROBES
 
 def first_config(space: SearchSpace) -> TrialConfig:
     """Return the configuration that a search of the space tries first."""
+    return space.suggest(_begin(space.first_points[0] if space.first_points else {}, seed=0))
+
+
+def draw_point(space: SearchSpace, point: Mapping[str, Any], seed: int) -> Trial | None:
+    """Return a trial with a point's values, the others drawn at random; None if the space does not hold the point."""
+    trial = _begin(point, seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna warns of what is looked at below
+            space.suggest(trial)
+    except ValueError:
+        return None
+    kinds = trial.distributions
+    return trial if all(_holds(kinds[name], value) for name, value in trial.params.items()) else None
+
+
+def _begin(point: Mapping[str, Any], seed: int) -> Trial:
+    """Begin a trial that answers with a point's values."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for point in space.first_points[:1]:
-        study.enqueue_trial(dict(point))
-    return space.suggest(study.ask())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    study.enqueue_trial(dict(point))
+    return study.ask()
 
 
 def present_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

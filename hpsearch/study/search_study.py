@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
 from hpsearch.objectives import Objective
-from hpsearch.study.draws import conform, draw_distributions, present_distributions
+from hpsearch.study.draws import conform, draw_distributions, draw_point, present_distributions
 from hpsearch.study.journal import DriverJournal
 from hpsearch.study.mirror import Drawn, Mirror, snapshot
 from hpsearch.study.optuna_study import open_study
@@ -32,6 +32,8 @@ INTERRUPTED = "interrupted"
 REASON = "reason"
 RUNG = "rung:"
 
+_POINT = "fixed_params"
+"""Where Optuna keeps a first point at a trial that waits."""
 _TRIES = 100
 _TRIES_OF_SAMPLER = 20
 
@@ -89,6 +91,8 @@ class SearchStudy:
         self._n_waiting = sum(trial.state == TrialState.WAITING for trial in known)
         if self.is_new:
             self._begin()
+        else:
+            self._renew_first_points()
         journal.flush()
 
     @property
@@ -168,20 +172,11 @@ class SearchStudy:
 
         Some may wait already: queued by a session that ended before it took them up.
         """
-        waiting = {t.user_attrs[HASH] for t in self._trials(TrialState.WAITING) if HASH in t.user_attrs}
+        waiting = {t.user_attrs[HASH] for t in self._trials(TrialState.WAITING) if _POINT not in t.system_attrs}
         lost = {t.user_attrs[HASH]: t for t in self._trials(TrialState.FAIL) if INTERRUPTED in t.user_attrs}
         again = [trial for key, trial in lost.items() if key not in self._seen and key not in waiting]
         for trial in again:
-            attributes = {name: trial.user_attrs[name] for name in (HASH, CONFIG)}
-            self._study.add_trial(
-                create_trial(
-                    state=TrialState.WAITING,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    user_attrs=attributes,
-                )
-            )
-        self._n_waiting += len(again)
+            self._queue(trial, {name: trial.user_attrs[name] for name in (HASH, CONFIG)})
         self._journal.flush()
         return len(again) + len(waiting)
 
@@ -234,6 +229,38 @@ class SearchStudy:
         for point in self._space.first_points:
             self._study.enqueue_trial(dict(point))
         self._n_waiting = len(self._space.first_points)
+
+    def _renew_first_points(self) -> None:
+        """Queue first points that still wait as the present space draws them; those outside it are given up."""
+        for old in self._trials(TrialState.WAITING):
+            if _POINT not in old.system_attrs:
+                continue  # was cut off: goes on with its own draws
+            trial = draw_point(self._space, old.system_attrs[_POINT], self._seed + old.number)
+            if trial is not None and all(
+                self._kinds.get(name, kind) == kind for name, kind in trial.distributions.items()
+            ):
+                continue  # as before: drawn when its turn comes
+            self._storage.set_trial_state_values(old._trial_id, TrialState.FAIL)
+            self._n_waiting -= 1
+            if trial is not None:
+                config = self._draw(trial)
+                own = {HASH: config.config_hash, CONFIG: json.dumps(config.to_dict())}
+                self._queue(trial, own, {_POINT: old.system_attrs[_POINT]})
+
+    def _queue(
+        self, drawn: Trial | FrozenTrial, attributes: Mapping[str, Any], point: Mapping[str, Any] | None = None
+    ) -> None:
+        """Let a trial wait whose draws are known, so that none of them is asked for again."""
+        self._study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                params=drawn.params,
+                distributions=drawn.distributions,
+                user_attrs=dict(attributes),
+                system_attrs=dict(point or {}),
+            )
+        )
+        self._n_waiting += 1
 
     def _ask_waiting(self) -> Suggestion | None:
         """Take what waits: a first point, or a trial that was cut off."""

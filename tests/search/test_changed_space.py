@@ -19,7 +19,9 @@ from search_spaces import SearchSpace
 N_BEFORE, N_AFTER = 16, 24
 
 
-def _space(low: float, high: float, shapes: tuple[str, ...] = ("linear", "cosine")) -> SearchSpace:
+def _space(
+    low: float, high: float, shapes: tuple[str, ...] = ("linear", "cosine"), targets: tuple[float, ...] = ()
+) -> SearchSpace:
     def suggest(trial):
         return TrialConfig(
             budget=BudgetConfig(target=trial.suggest_float("target", low, high)),
@@ -27,7 +29,8 @@ def _space(low: float, high: float, shapes: tuple[str, ...] = ("linear", "cosine
             optimiser=OptimiserConfig(learning_rate=trial.suggest_float("learning_rate", 0.01, 0.3, log=True)),
         )
 
-    return SearchSpace(name="line", suggest=suggest)
+    points = tuple({"target": target, "ramp_shape": "linear"} for target in targets)
+    return SearchSpace(name="line", suggest=suggest, first_points=points)
 
 
 def _open(folder: Path, space: SearchSpace, **given) -> Ledger:
@@ -87,3 +90,26 @@ def test_choices_may_go_and_come(tmp_path):
 @pytest.mark.parametrize("sampler", ["random", "nsga2", pytest.param("gp", marks=pytest.mark.slow)])
 def test_another_sampler_goes_on_with_what_is_known(tmp_path, sampler):
     assert len(_resumed(tmp_path, _space(0.4, 0.6), sampler=sampler)) == N_AFTER - N_BEFORE
+
+
+@pytest.mark.parametrize(
+    ("low", "shapes", "expected"),
+    [
+        (0.4, ("linear", "cosine", "cubic"), [0.45, 0.5, 0.55]),
+        (0.4, ("linear",), [0.45, 0.5, 0.55]),
+        (0.4, ("cosine",), []),
+        (0.5, ("linear", "cosine"), [0.5, 0.55]),
+    ],
+)
+def test_first_points_that_wait_are_drawn_from_the_changed_space_or_given_up(tmp_path, low, shapes, expected):
+    first = _open(tmp_path, _space(0.4, 0.6, targets=(0.42, 0.45, 0.5, 0.55)))
+    _run(first, 1)
+    first.study.flush()
+    for _ in range(2):  # one that was opened and ended before it asked changes nothing
+        again = _open(tmp_path, _space(low, 0.6, shapes), resume=True)
+        assert again.n_finished == 1
+    drawn = _run(again, 8)
+    assert [config.budget.target for config in drawn[: len(expected)]] == expected
+    assert {config.phases.ramp_shape for config in drawn} <= set(shapes)
+    assert all(config.budget.target >= low for config in drawn)
+    assert [trial.state for trial in again.study._trials()].count(TrialState.COMPLETE) == 8
