@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from greenprune_core.cost.profile import REFERENCE, load_profile
+from greenprune_core.cost.profile import REFERENCE, DeviceProfile, load_profile, pricing_profile
 from greenprune_core.errors import ConfigError
+from hpsearch.objectives import Objective
 from hpsearch.settings import SearchSettings
 
 KEY = "profile"
@@ -21,21 +22,34 @@ def describe(settings: SearchSettings) -> dict[str, str]:
 
 
 def check(facts: Mapping[str, Any], settings: SearchSettings) -> None:
-    """Refuse to go on with other numbers under the name of the profile that a run was made with.
+    """Refuse to go on with other numbers than those of the profile that a run was made with.
 
     Args:
         facts: content of the run's settings.json.
         settings: of the resumed search.
 
     Raises:
-        ConfigError: the profile has changed.
+        ConfigError: it is another profile, or the profile has changed.
     """
     before, now = facts.get(KEY), describe(settings)
-    if before and before["name"] == now["name"] and before["digest"] != now["digest"]:
+    if before and before["name"] != now["name"]:
+        raise ConfigError(
+            f"a run keeps its device profile, but it was made with model:{before['name']} and got "
+            f"model:{now['name']}; give --profile {facts['settings'].get('profile') or before['name']} or take "
+            "another --name"
+        )
+    if before and before["digest"] != now["digest"]:
         raise ConfigError(
             f"a run keeps the numbers behind model:{now['name']}, but {_asked(settings)} has changed since it began; "
             "put the old file back, or begin a run with another --name"
         )
+
+
+def source_of(objective: Objective, profile: DeviceProfile) -> str | None:
+    """Return the source of what a profile models for an objective of inference; None where no profile is asked."""
+    if objective.source_column is None:
+        return None
+    return f"model:{(pricing_profile(profile) if objective.name == 'energy' else profile).name}"
 
 
 def _asked(settings: SearchSettings) -> str:

@@ -92,3 +92,16 @@ def test_a_run_is_not_resumed_with_other_numbers_under_the_same_name(tmp_path):
     path.write_text(json.dumps({**profile.to_dict(), "description": "calibrated anew"}))
     with pytest.raises(ConfigError, match=r"keeps the numbers behind model:mine, but .*mine.json has changed"):
         check_run(storage, again)
+
+
+def test_a_run_is_not_resumed_with_another_profile(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**load_profile("horowitz-45nm").to_dict(), "name": "mine"}))
+    settings = SearchSettings(name="run", storage_path=str(tmp_path), profile=str(path))
+    storage = RunStorage.open(settings.run)
+    write_settings(storage, settings)
+    check_run(storage, dataclasses.replace(settings, resume=True))
+    with pytest.raises(
+        ConfigError, match=r"made with model:mine and got model:horowitz-45nm; give --profile .*mine\.json"
+    ):
+        check_run(storage, dataclasses.replace(settings, resume=True, profile=None))
