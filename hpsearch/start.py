@@ -14,7 +14,7 @@ from greenprune_core.errors import ConfigError, GreenpruneError
 from hpsearch.energy.training_energy import try_meter
 from hpsearch.progress import Progress
 from hpsearch.settings import RUNNER, SearchSettings
-from hpsearch.study.draws import first_config
+from hpsearch.study.draws import first_profile
 from hpsearch.units import ENERGY, MACS, TIME, show, show_duration
 from search_spaces import SearchSpace, check_first_points, draws, load_space, pin
 
@@ -37,7 +37,7 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
         load_profile(profile)  # a wrong one is refused here, not in every trial
     pinned = pin(space, settings.pinned) if settings.pinned else space
     check_first_points(pinned)
-    check_profile(load_profile(first_config(pinned).budget.profile), settings)
+    check_profile(first_profile(pinned), settings)
     return pinned
 
 

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial
 
 from greenprune_core.config import TrialConfig
+from greenprune_core.cost.profile import DeviceProfile, load_profile
 from greenprune_core.errors import ConfigError
 from search_spaces import SearchSpace
 from search_spaces.space import N_PROBES
@@ -18,6 +19,11 @@ from search_spaces.space import N_PROBES
 def first_config(space: SearchSpace) -> TrialConfig:
     """Return the configuration that a search of the space tries first."""
     return space.suggest(_begin(space.first_points[0] if space.first_points else {}, seed=0))
+
+
+def first_profile(space: SearchSpace) -> DeviceProfile:
+    """Return the device profile of the configuration that a search of the space tries first."""
+    return load_profile(first_config(space).budget.profile)
 
 
 def draw_point(space: SearchSpace, point: Mapping[str, Any], seed: int) -> Trial | None:

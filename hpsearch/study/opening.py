@@ -12,7 +12,7 @@ from hpsearch.energy import used_profile
 from hpsearch.search_run import SETTINGS, open_run
 from hpsearch.settings import SearchSettings
 from hpsearch.storage import RunStorage
-from hpsearch.study.draws import draw_distributions
+from hpsearch.study.draws import draw_distributions, first_profile
 from hpsearch.study.feasibility import Constraints
 from hpsearch.study.journal import JOURNAL, DriverJournal, study_name
 from hpsearch.study.ledger import Ledger, by_configuration
@@ -93,7 +93,8 @@ def read_warm_start(settings: SearchSettings, space: SearchSpace) -> list[dict[s
     """Return the complete trials of the run named by --warm-start.
 
     Raises:
-        ConfigError: it is no run, has no complete trial, or drew other names than this space.
+        ConfigError: it is no run, has no complete trial, drew other names than this space, or does not know what this
+            search makes better, from the same source.
     """
     if settings.warm_start is None:
         return []
@@ -104,7 +105,28 @@ def read_warm_start(settings: SearchSettings, space: SearchSpace) -> list[dict[s
         )
     for row in rows:
         draw_distributions(space, row["params"] or {}, settings.warm_start)
+    _check_values(rows, settings, space)
     return rows
+
+
+def _check_values(rows: Sequence[dict[str, Any]], settings: SearchSettings, space: SearchSpace) -> None:
+    """Refuse trials that lack an objective of this search, or have its cost from another source."""
+    chosen = objectives.choose(settings.objective, settings.third_objective)
+    source, column = used_profile.source_of(chosen[1], first_profile(space)), chosen[1].source_column
+    for row in rows:
+        try:
+            objectives.costs(row, chosen)
+        except objectives.ObjectiveError as error:
+            raise ConfigError(
+                f"a warm start needs trials with what is searched for, but trial {row['trial_id']} of "
+                f"{settings.warm_start}: {error}; take a run with this --objective, or leave out --warm-start"
+            ) from error
+        if column is not None and row[column] != source:
+            raise ConfigError(
+                f"a warm start needs trials whose {chosen[1].name} is from {source}, as here, but that of "
+                f"{settings.warm_start} is from {row[column] or 'an unknown source'}; give the --profile of that run, "
+                "or leave out --warm-start"
+            )
 
 
 def write_settings(storage: RunStorage, settings: SearchSettings) -> None:

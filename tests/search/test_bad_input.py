@@ -137,10 +137,10 @@ def test_a_run_is_not_resumed_with_another_space(tmp_path, capsys):
     assert "made with digits and got fashion_mnist" in capsys.readouterr().err
 
 
-def _finished(folder: Path, name: str, **params) -> None:
+def _finished(folder: Path, name: str, source: str | None = None, **params) -> None:
     storage, _ = _made(folder, name=name)
     row = {"trial_id": "a", "state": "complete", "params": params, "val_accuracy": 0.9, "energy_j": 1e-6}
-    archive.write_trial(storage, row)
+    archive.write_trial(storage, {**row, "energy_source": source})
 
 
 def test_a_warm_start_from_a_run_with_other_names_is_refused(tmp_path, capsys):
@@ -159,6 +159,25 @@ def test_a_warm_start_from_a_run_without_a_complete_trial_is_refused(tmp_path, c
     arguments = ["--storage-path", str(tmp_path), "--name", "run", "--warm-start", str(tmp_path / "other")]
     assert main(["search", *arguments]) == 2
     assert "has none; leave out --warm-start" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--objective", "latency", "--profile", "amd-epyc-zen5-1-thread"], "finite model_latency_s, but got None"),
+        (["--third-objective", "training-energy"], "finite train_energy_j, but got None"),
+        ([], "from model:horowitz-45nm, as here, but that of {other} is from model:mine;"),
+    ],
+)
+def test_a_warm_start_from_a_run_that_knows_other_costs_is_refused_and_writes_nothing(more, told, tmp_path, capsys):
+    _finished(tmp_path, "other", "model:mine", **load_space("digits").first_points[0])
+    other = str(tmp_path / "other")
+    arguments = ["--storage-path", str(tmp_path), "--name", "run", "--warm-start", other, *more]
+    assert main(["search", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told.format(other=other) in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_journal_of_another_study_is_refused(tmp_path, capsys):
