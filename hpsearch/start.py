@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from greenprune_core.cost.profile import DeviceProfile, load_profile
@@ -110,7 +109,7 @@ def tell_failures(ledger: "Ledger", console: Console) -> None:
         raise TooManyFailuresError(
             f"a search needs a trial that completes, but {told}; mend that, then --resume with more --trials"
         )
-    console.print(escape(told), highlight=False, soft_wrap=True)
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def show_result(settings: SearchSettings, console: Console) -> None:

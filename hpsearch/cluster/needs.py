@@ -1,6 +1,7 @@
 """Processors and GPUs of one trial, where the space says that trials differ."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
@@ -20,6 +21,11 @@ def with_needs(space: SearchSpace, config: TrialConfig, settings: SearchSettings
     if space.needs is None:
         return settings
     wanted = space.needs(config)
+    if not isinstance(wanted, Mapping):
+        raise ConfigError(
+            f"what a trial needs is told as {' and '.join(KNOWN)}, but {space.name} told {wanted!r}; "
+            "return a dictionary, an empty one where a trial needs nothing of its own"
+        )
     if not set(wanted) <= set(KNOWN):
         raise ConfigError(
             f"what a trial needs is told as {' and '.join(KNOWN)}, but {space.name} told {', '.join(wanted)}; "

@@ -58,7 +58,7 @@ def command(
 
     plan = QUICK if quick else Plan(seconds=60 * minutes, batch_sizes=batch_sizes)
     meter = NoMeter() if power_w is not None else choose_meter(meter_name, device)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     console.print(f"meter: {meter.description if power_w is None else f'declared power of {power_w:g} W'}")
     bar = (TextColumn("timing layers and networks"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
     try:
@@ -77,7 +77,7 @@ def command(
         meter.close()
     write_profile(profile, output)
     # a pipe has 80 columns for rich, and a heading broken over two lines is hard to read
-    wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal)
+    wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal, markup=False)
     wide.print(show_fit(profile), soft_wrap=True)
     for warning in (profile.fit or {}).get("warnings", ()):
         console.print(f"warning: {warning}")

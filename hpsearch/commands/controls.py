@@ -43,13 +43,13 @@ def command(run: str, uniform: int | None, seeds: int, device: str, threads: int
 
     check_device(device)
     torch.set_num_threads(threads or max(1, int(opened.settings.get("cpus_per_trial") or 1)))
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     place = Place(device, data_dir or opened.settings.get("data_dir"))
     controls = plan_controls(opened, place, n_uniform=uniform, n_seeds=seeds)
     for _ in train_controls(opened, controls, place, lambda text: console.print(text, highlight=False)):
         pass
     # a pipe has 80 columns for rich, and a cell broken over three lines cannot be read
-    wide = Console(file=console.file, width=max(console.width, 150), force_terminal=console.is_terminal)
+    wide = Console(file=console.file, width=max(console.width, 150), force_terminal=console.is_terminal, markup=False)
     wide.print(_table(control_lines(open_run(run)), opened.objectives[1].name), soft_wrap=True)
     console.print(f"wrote {opened.storage}/controls; `hpsearch report {run}` shows them", highlight=False)
 

@@ -61,7 +61,7 @@ def command(
         power_w=power_w,
         effort=Effort(min_seconds=min_seconds, min_windows=windows),
     )
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     console.print(f"device: {name_place(device)}", highlight=False)
     console.print(f"meter: {meter.description if power_w is None else f'declared power of {power_w:g} W'}")
     try:
@@ -69,7 +69,7 @@ def command(
     finally:
         meter.close()
     # a pipe has 80 columns for rich, and a cell broken over two lines cannot be read
-    wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal)
+    wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal, markup=False)
     wide.print(_table(lines), soft_wrap=True)
     for idle_power_w in {line["idle_power_w"] for line in lines} - {None}:
         console.print(f"joules are those above the idle device, which drew {idle_power_w:.3g} W")

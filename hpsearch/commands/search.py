@@ -64,8 +64,9 @@ def command(dry_run: bool, smoke_test: bool, **given: Any) -> int:
 def execute(given: dict[str, Any], *, dry_run: bool = False, is_smoke_test: bool = False, runner: str = RUNNER) -> int:
     """Resolve settings, print them, and search; `runner` is what a worker runs, as module:attribute."""
     settings, origins = resolve(given, os.environ)
-    console = Console()
-    show_settings(console, settings, origins)
+    show_settings(Console(), settings, origins)
+    # what follows is text of spaces, trials and errors: a bracket in it is no markup
+    console = Console(markup=False)
     from hpsearch.start import dry, run
 
     return dry(settings, console) if dry_run else run(settings, console, runner, is_smoke_test=is_smoke_test)

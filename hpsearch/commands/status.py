@@ -28,7 +28,7 @@ def command(run: str, carbon_intensity: float | None, as_json: bool) -> int:
         found = {**dataclasses.asdict(standing), "spending": dataclasses.asdict(spending)}
         click.echo(json.dumps(found, indent=2))
     else:
-        console = Console(soft_wrap=True, highlight=False)
+        console = Console(soft_wrap=True, highlight=False, markup=False)
         show_standing(console, opened, standing)
         show_spending(console, spending)
     return 0

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
 from hpsearch import archive
 from hpsearch.cli import main
+from hpsearch.cluster.needs import with_needs
 from hpsearch.settings import SearchSettings, resolve
 from hpsearch.storage import RunStorage
 from hpsearch.study.opening import check_run, open_ledger, write_settings
@@ -99,6 +101,22 @@ def test_a_first_point_outside_its_space_is_refused(dry, tmp_path, capsys):
     assert "weight_decay=0.5, which is drawn from" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_brackets_in_what_a_space_says_are_shown_as_they_are(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dataclasses import replace\nfrom search_spaces import load_space\n"
+        "MINE = replace(load_space('digits'), description='targets in [low, high] of [/all] networks')\n"
+    )
+    assert main(["search", "--space", f"{path}:MINE", "--dry-run"]) == 0
+    assert "targets in [low, high] of [/all] networks" in capsys.readouterr().out
+
+
+def test_needs_that_are_none_are_refused():
+    space = dataclasses.replace(load_space("digits"), needs=lambda config: None)
+    with pytest.raises(ConfigError, match="told as cpus and gpus, but digits told None; return a dictionary"):
+        with_needs(space, TrialConfig(), SearchSettings())
 
 
 def test_a_space_file_without_the_attribute_is_refused(tmp_path, capsys):
