@@ -176,18 +176,7 @@ def open_run(location: str | os.PathLike[str], energy: EnergyKind = "recorded") 
         ConfigError: no run is there, or one of a newer version.
     """
     storage = RunStorage.open(location, FIRST_PATIENCE_S)
-    try:
-        facts = json.loads(storage.read_bytes(SETTINGS))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(
-            f"a run is a folder with {SETTINGS}, but {location} has none; give <storage-path>/<name> of a search"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"a run must be readable, but {location}: {error}; check address and rights") from error
-    except ValueError as error:
-        raise ConfigError(
-            f"{SETTINGS} is JSON, but that of {location} is damaged: {error}; resume the search"
-        ) from error
+    facts = read_facts(storage)
     version = facts.get("schema_version", archive.SCHEMA_VERSION)
     if version > archive.SCHEMA_VERSION:
         raise ConfigError(
@@ -195,6 +184,30 @@ def open_run(location: str | os.PathLike[str], energy: EnergyKind = "recorded") 
             "install a newer one to read this run"
         )
     return SearchRun(storage, facts, energy)
+
+
+def read_facts(storage: RunStorage) -> dict[str, Any]:
+    """Return the content of a run's settings.json.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is damaged.
+    """
+    try:
+        facts = json.loads(storage.read_bytes(SETTINGS))
+        if not isinstance(facts, dict) or not isinstance(facts.get("schema_version", 0), int):
+            raise ValueError(f"it holds {str(facts)[:40]}, not the settings of a search")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"a run is a folder with {SETTINGS}, but {storage} has none; give <storage-path>/<name> of a search"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"a run must be readable, but {storage}: {error}; check address and rights") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{SETTINGS} is JSON, but that of {storage} is damaged: {error}; put back a copy, "
+            "or that of a run with the same options"
+        ) from error
+    return facts
 
 
 def _number(value: str | float | None, quantity: units.Quantity, what: str) -> float | None:

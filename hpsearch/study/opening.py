@@ -9,7 +9,7 @@ from typing import Any
 from greenprune_core.errors import ConfigError
 from hpsearch import archive, objectives, provenance
 from hpsearch.energy import used_profile
-from hpsearch.search_run import SETTINGS, open_run
+from hpsearch.search_run import SETTINGS, open_run, read_facts
 from hpsearch.settings import SearchSettings
 from hpsearch.storage import RunStorage
 from hpsearch.study.draws import draw_distributions, first_profile
@@ -36,7 +36,13 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
         raise ConfigError(
             f"a new run needs a free name, but {storage} exists; add --resume to go on with it, or take another --name"
         )
-    before = json.loads(storage.read_bytes(SETTINGS))
+    before = read_facts(storage)
+    made_with = before.get("settings")
+    if "schema_version" not in before or not isinstance(made_with, dict):
+        raise ConfigError(
+            f"a run goes on with the settings that it was made with, but {storage}/{SETTINGS} lacks them; put back a "
+            "copy, or begin a new run with --warm-start"
+        )
     if before["schema_version"] != archive.SCHEMA_VERSION:
         raise ConfigError(
             f"a run goes on with the same columns, version {archive.SCHEMA_VERSION}, but {storage} has version "
@@ -46,7 +52,7 @@ def check_run(storage: RunStorage, settings: SearchSettings) -> None:
     _check_journal(storage, settings.name)
     # the sampler is told means over the seeds: those of one number of seeds compare
     for field in ("space", "objective", "third_objective", "repeats"):
-        old, new = before["settings"].get(field, getattr(SearchSettings, field)), getattr(settings, field)
+        old, new = made_with.get(field, getattr(SearchSettings, field)), getattr(settings, field)
         if old != new:
             raise ConfigError(
                 f"a run keeps its {field.replace('_', '-')}, but {storage} was made with {old} and got {new}; "
@@ -72,7 +78,8 @@ def open_ledger(
     `known` are trials of another run, which the sampler of a new one starts from.
     """
     chosen = objectives.choose(settings.objective, settings.third_objective)
-    write_settings(storage, settings)
+    if not settings.resume:
+        write_settings(storage, settings)
     study = SearchStudy(
         DriverJournal(storage),
         name=settings.name,
@@ -81,6 +88,8 @@ def open_ledger(
         sampler=settings.sampler,
         seed=settings.seed,
     )
+    if settings.resume:
+        write_settings(storage, settings)  # only now: a journal that is refused leaves the run as it was
     constraints = Constraints(max_energy_j=settings.max_energy_j, min_accuracy=settings.min_accuracy)
     ledger = Ledger(storage, study, chosen, constraints, provenance.version())
     if study.is_new:
@@ -131,12 +140,12 @@ def _check_values(rows: Sequence[dict[str, Any]], settings: SearchSettings, spac
 
 def write_settings(storage: RunStorage, settings: SearchSettings) -> None:
     """Write settings.json: resolved settings, provenance, and the sessions that the run has had."""
-    before = json.loads(storage.read_bytes(SETTINGS)) if storage.exists(SETTINGS) else {"sessions": []}
+    before = read_facts(storage) if storage.exists(SETTINGS) else {}
     session = {"started_at": datetime.datetime.now(tz=datetime.UTC).isoformat(), **provenance.describe()}
     content = {
         "schema_version": archive.SCHEMA_VERSION,
         "settings": dataclasses.asdict(settings),
         used_profile.KEY: used_profile.describe(settings),
-        "sessions": [*before["sessions"], session],
+        "sessions": [*before.get("sessions", []), session],
     }
     storage.write_bytes(SETTINGS, json.dumps(content, indent=2).encode())
