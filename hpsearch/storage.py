@@ -113,7 +113,7 @@ class RunStorage:
         """Return the sorted paths of all files in a folder, not those in folders below; empty if it is not there.
 
         Raises:
-            ConfigError: the object store gives no answer, or only a refusal.
+            ConfigError: the place may not be looked at, or an object store gives no answer.
         """
         selector = pafs.FileSelector(self._full(folder), allow_not_found=True)
         names = [
@@ -127,7 +127,7 @@ class RunStorage:
         """Say whether a file or a folder is there; without a path, the run's folder itself.
 
         Raises:
-            ConfigError: the object store gives no answer, or only a refusal.
+            ConfigError: the place may not be looked at, or an object store gives no answer.
         """
         info: pafs.FileInfo = self._look(lambda: self._filesystem.get_file_info(self._full(path)))
         return bool(info.type != pafs.FileType.NotFound)
@@ -162,11 +162,14 @@ class RunStorage:
         try:
             return self._patiently(call)
         except OSError as error:
-            if self.local is not None:
-                raise
+            hint = (
+                "check the address, the rights, and the credentials in the usual places (environment, ~/.aws, the "
+                "machine's role)"
+                if self.local is None
+                else "check the name and the rights"
+            )
             raise ConfigError(
-                f"the storage path must be readable, but {self.location} failed: {error}; check the address, the "
-                "rights, and the credentials in the usual places (environment, ~/.aws, the machine's role)"
+                f"the storage path must be readable, but {self.location} failed: {error}; {hint}"
             ) from error
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:

@@ -30,7 +30,7 @@ class DriverJournal(BaseJournalBackend):
 
     def __init__(self, storage: RunStorage) -> None:
         self._storage = storage
-        content = storage.read_bytes(JOURNAL) if storage.exists(JOURNAL) else b""
+        content = _read(storage) if storage.exists(JOURNAL) else b""
         whole = content[: content.rfind(b"\n") + 1]
         if storage.local is not None and len(whole) < len(content):
             os.truncate(storage.local / JOURNAL, len(whole))
@@ -96,7 +96,7 @@ class JournalReader(BaseJournalBackend):
 
     def __init__(self, storage: RunStorage) -> None:
         self._storage = storage
-        content = storage.read_bytes(JOURNAL)
+        content = _read(storage)
         self._logs = _parse(content[: content.rfind(b"\n") + 1], str(storage))
 
     def __str__(self) -> str:
@@ -117,10 +117,19 @@ def study_name(storage: RunStorage) -> str | None:
     """Return the name of the study that a run's journal holds; None where there is no journal or it is empty."""
     if not storage.exists(JOURNAL):
         return None
-    first, end, _ = storage.read_bytes(JOURNAL).partition(b"\n")
+    first, end, _ = _read(storage).partition(b"\n")
     if not end:
         return None  # killed in its very first write
     return next((str(log["study_name"]) for log in _parse(first, str(storage)) if "study_name" in log), None)
+
+
+def _read(storage: RunStorage) -> bytes:
+    try:
+        return storage.read_bytes(JOURNAL)
+    except OSError as error:
+        raise ConfigError(
+            f"a run's journal must be readable, but {storage}/{JOURNAL} failed: {error}; check the rights"
+        ) from error
 
 
 def _append(path: Path, text: bytes, *, synchronise: bool) -> None:
