@@ -6,6 +6,7 @@ an option takes a unit, the field holds the text and a property the number.
 
 import dataclasses
 import datetime
+import math
 import re
 import types
 import typing
@@ -29,7 +30,7 @@ Third = Literal["training-energy"]
 TrainingMeterName = Literal["auto", "nvml", "rapl", "none"]
 AtBudget = Literal["stop", "finish"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _UNITS = {
     "time_budget": units.TIME,
     "trial_timeout": units.TIME,
@@ -87,9 +88,15 @@ class SearchSettings:
         _need(self.trials >= 1, "trials needs at least 1", f"trials={self.trials}", "leave it out for 32")
         _need(
             not self.name or _NAME.fullmatch(self.name) is not None,
-            "name is made of letters, digits, '_', '-' and '.'",
+            "name is made of letters, digits, '_', '-' and '.', at most 200 of them",
             f"name={self.name!r}",
             "it names a folder below --storage-path",
+        )
+        _need(
+            re.fullmatch(r"\s*|[A-Za-z0-9]+:/*", self.storage_path) is None,
+            "storage-path is a folder or an address like s3://bucket/prefix",
+            f"storage-path={self.storage_path!r}",
+            "write . for the present folder",
         )
         _need(
             self.max_concurrent is None or self.max_concurrent >= 1,
@@ -97,9 +104,17 @@ class SearchSettings:
             f"max-concurrent={self.max_concurrent}",
             "leave it out to fill the cluster",
         )
-        _need(self.cpus_per_trial > 0, "cpus-per-trial needs > 0", f"{self.cpus_per_trial:g}", "1 is usual")
         _need(
-            self.gpus_per_trial >= 0, "gpus-per-trial needs >= 0", f"{self.gpus_per_trial:g}", "0 trains on processors"
+            0 < self.cpus_per_trial < math.inf,
+            "cpus-per-trial needs a number > 0",
+            f"{self.cpus_per_trial:g}",
+            "1 is usual",
+        )
+        _need(
+            0 <= self.gpus_per_trial < math.inf,
+            "gpus-per-trial needs a number >= 0",
+            f"{self.gpus_per_trial:g}",
+            "0 trains on processors",
         )
         _need(
             self.min_accuracy is None or 0 < self.min_accuracy < 1,
