@@ -158,6 +158,8 @@ class Ledger:
         if rows[0]["state"] == "complete":
             params = rows[0]["params"] or {}
             self.study.add_row(params, self._values(rows), config_hash=trial_id, attributes=_attributes(rows))
+        else:
+            self.study.settle(trial_id)
 
     def _tell_complete(self, trial_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         constraints = self.constraints.of(mean_row(rows))

@@ -222,6 +222,10 @@ class SearchStudy:
         """Say whether a configuration was told or is running."""
         return trial_id in self._seen
 
+    def settle(self, trial_id: str) -> None:
+        """Let a configuration count as told: it ended without values, and is not drawn again."""
+        self._seen.add(trial_id)
+
     def _begin(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -99,6 +99,36 @@ def test_status_of_a_folder_that_is_no_run_is_the_users_error(tmp_path, capsys):
     assert "settings.json" in capsys.readouterr().err
 
 
+def _refuse_trials(patch: pytest.MonkeyPatch) -> None:
+    full = RunStorage._full
+    # tests may run as root, who may read everything: a name too long is refused to root too
+    patch.setattr(RunStorage, "_full", lambda self, path: full(self, path + "x" * 300 * (path == "trials")))
+
+
+def _refuse_journal(patch: pytest.MonkeyPatch) -> None:
+    read = RunStorage.read_bytes
+
+    def refuse(self, path):
+        if path == "study.journal":
+            raise PermissionError(13, "Permission denied")
+        return read(self, path)
+
+    patch.setattr(RunStorage, "read_bytes", refuse)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "told"),
+    [(_refuse_trials, "storage path must be readable"), (_refuse_journal, "study.journal failed: [Errno 13]")],
+)
+def test_status_of_a_run_that_may_not_be_read_is_one_line(refuse, told, tmp_path, capsys, monkeypatch):
+    _open(tmp_path)
+    refuse(monkeypatch)
+    assert main(["status", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
 def test_status_of_a_run_without_a_finished_trial_says_so(tmp_path, capsys):
     _open(tmp_path)
     assert main(["status", str(tmp_path / "run")]) == 0
@@ -121,6 +151,20 @@ def test_a_reopened_ledger_counts_as_before_and_tells_what_was_written_but_not_t
     assert states == Counter(COMPLETE=2, FAIL=2, WAITING=2)
     assert {again.suggest().trial_id for _ in range(2)} == {drawn[2].trial_id, drawn[3].trial_id}
     assert again.suggest().trial_id not in {suggestion.trial_id for suggestion in drawn}
+
+
+def test_a_trial_that_failed_is_not_run_again_with_an_older_copy_of_the_journal(tmp_path):
+    ledger = _open(tmp_path)
+    older = ledger.storage.read_bytes("study.journal")
+    failed, stopped = ledger.suggest().trial_id, ledger.suggest().trial_id
+    ledger.fail(failed, "disk not mounted")
+    ledger.stop(stopped, "behind", {})
+    ledger.study.flush()
+    ledger.storage.write_bytes("study.journal", older)
+    again = _open(tmp_path)
+    again.reconcile()
+    assert again.counts == Counter(failed=1, stopped=1)
+    assert not {again.suggest().trial_id for _ in range(4)} & {failed, stopped}
 
 
 def test_two_drivers_never_search_one_run(tmp_path):
