@@ -1,8 +1,8 @@
 """From settings to a finished search, as a person runs it: space, search, front, report, exit code."""
 
-import dataclasses
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def resolve_space(settings: SearchSettings) -> SearchSpace:
-    """Load the space and fix in it what `--set` and `--profile` say.
+def resolve_space(settings: SearchSettings, *, is_smoke_test: bool = False) -> SearchSpace:
+    """Load the space and fix in it what `--set` and `--profile` say; a smoke test tries its first first points only.
 
     Raises:
         ConfigError: no such space, key, value or profile, or a first point outside the space.
@@ -37,7 +37,7 @@ def resolve_space(settings: SearchSettings) -> SearchSpace:
     pinned = pin(space, settings.pinned) if settings.pinned else space
     check_first_points(pinned)
     check_profile(first_profile(pinned), settings)
-    return pinned
+    return replace(pinned, first_points=pinned.first_points[: settings.trials]) if is_smoke_test else pinned
 
 
 def check_profile(profile: DeviceProfile, settings: SearchSettings) -> None:
@@ -64,9 +64,7 @@ def run(settings: SearchSettings, console: Console, runner: str, *, is_smoke_tes
     from hpsearch.study.opening import check_run
     from hpsearch.tuner import search
 
-    space = resolve_space(settings)
-    if is_smoke_test:
-        space = dataclasses.replace(space, first_points=space.first_points[: settings.trials])
+    space = resolve_space(settings, is_smoke_test=is_smoke_test)
     check_run(RunStorage.open(settings.run, FIRST_PATIENCE_S), settings)
     if settings.address in (None, "local") and "RAY_ADDRESS" not in os.environ:
         try_meter(settings.meter, gpus=settings.gpus_per_trial)
@@ -124,11 +122,19 @@ def show_result(settings: SearchSettings, console: Console) -> None:
     console.print(f"report: {settings.run}/report.html", highlight=False, soft_wrap=True)
 
 
-def dry(settings: SearchSettings, console: Console) -> int:
-    """Show the space and the estimated cost; start and write nothing."""
-    from hpsearch.estimate import check_latency, estimate_trial
+def dry(settings: SearchSettings, console: Console, *, is_smoke_test: bool = False) -> int:
+    """Show the space and the estimated cost; start and write nothing.
 
-    space = resolve_space(settings)
+    Raises:
+        ConfigError: the search itself would refuse these settings.
+    """
+    from hpsearch.estimate import check_latency, estimate_trial
+    from hpsearch.study.opening import read_warm_start
+    from hpsearch.tuner import plan_halving
+
+    space = resolve_space(settings, is_smoke_test=is_smoke_test)
+    plan_halving(settings, space)
+    read_warm_start(settings, space)
     show_space(console, space)
     latency_s = check_latency(space, settings) if settings.objective == "latency" else None
     try:

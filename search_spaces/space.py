@@ -225,6 +225,7 @@ class RandomTrial:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        """Draw a number in [low, high]."""
         self.seen[name] = Draw("float", *_ordered(name, low, high), log)
         if step is not None:
             return low + step * self._random.randint(0, round((high - low) / step))
@@ -234,10 +235,12 @@ class RandomTrial:
         return self._random.uniform(low, high)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Draw a whole number in [low, high]."""
         self.seen[name] = Draw("int", *_ordered(name, low, high), log)
         return self._random.randrange(low, high + 1, step)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Draw one of the choices."""
         self.seen[name] = Draw("categorical", choices=tuple(choices))
         return self._random.choice(list(choices))
 

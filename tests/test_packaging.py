@@ -77,7 +77,7 @@ def test_the_entry_script_works_alone_from_any_folder(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HPSEARCH_")}
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "run.py"), "--dry-run", "--trials", "3"],
+        [sys.executable, str(tmp_path / "run.py"), "--dry-run", "--trials", "4"],
         cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

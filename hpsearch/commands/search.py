@@ -57,19 +57,24 @@ def command(dry_run: bool, smoke_test: bool, **given: Any) -> int:
     whence, is printed first.
     """
     if smoke_test:
-        given = {**given, "trials": 2, "pins": (*SMOKE, *given["pins"])}
+        given["trials"] = 2
     return execute(given, dry_run=dry_run, is_smoke_test=smoke_test)
 
 
 def execute(given: dict[str, Any], *, dry_run: bool = False, is_smoke_test: bool = False, runner: str = RUNNER) -> int:
     """Resolve settings, print them, and search; `runner` is what a worker runs, as module:attribute."""
     settings, origins = resolve(given, os.environ)
+    if is_smoke_test:
+        settings = dataclasses.replace(settings, pins=(*SMOKE, *settings.pins))
+        origins["pins"] = "--smoke-test" if origins["pins"] == "default" else f"--smoke-test, {origins['pins']}"
     show_settings(Console(), settings, origins)
     # what follows is text of spaces, trials and errors: a bracket in it is no markup
     console = Console(markup=False)
     from hpsearch.start import dry, run
 
-    return dry(settings, console) if dry_run else run(settings, console, runner, is_smoke_test=is_smoke_test)
+    if dry_run:
+        return dry(settings, console, is_smoke_test=is_smoke_test)
+    return run(settings, console, runner, is_smoke_test=is_smoke_test)
 
 
 def show_settings(console: Console, settings: SearchSettings, origins: dict[str, str]) -> None:

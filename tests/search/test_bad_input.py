@@ -22,6 +22,10 @@ CASES = {
     "unknown space": (["--space", "digts"], "nearest: digits"),
     "space file that is not there": (["--space", "nowhere.py:SPACE"], "nowhere.py"),
     "no trials": (["--trials", "0"], "trials needs at least 1, but got trials=0"),
+    "no storage path": (["--storage-path", ""], "storage-path=''; write . for the present folder"),
+    "a store without a bucket": (["--storage-path", "s3://"], "a folder or an address like s3://bucket/prefix"),
+    "processors without end": (["--cpus-per-trial", "inf"], "cpus-per-trial needs a number > 0, but got inf"),
+    "name that is too long": (["--name", "a" * 300], "at most 200 of them"),
     "negative trials": (["--trials", "-3"], "trials=-3"),
     "fewer trials than first points": (["--trials", "1"], "first points"),
     "budget without a unit": (["--max-energy", "2"], "without a unit"),
@@ -50,6 +54,15 @@ def no_ray(monkeypatch):
         raise AssertionError("Ray was started before the input was checked")
 
     monkeypatch.setattr("hpsearch.tuner.connect", refuse)
+
+
+@pytest.mark.parametrize(
+    "case", ["fewer trials than first points", "warm start from no run", "processors without end", "no storage path"]
+)
+def test_a_dry_run_refuses_what_the_search_does(case, capsys):
+    arguments, text = CASES[case]
+    assert main(["search", "--dry-run", *arguments]) == 2
+    assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -146,6 +159,44 @@ def test_a_taken_name_is_refused_without_resume(tmp_path, capsys):
     _made(tmp_path)
     assert main(["search", "--storage-path", str(tmp_path), "--name", "run"]) == 2
     assert "add --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", '{"schema', "[]", "{}", '{"schema_version": "x"}', '{"schema_version": 1}'])
+def test_damaged_settings_are_refused_in_one_line(content, tmp_path, capsys):
+    storage, _ = _made(tmp_path)
+    storage.write_bytes("settings.json", content.encode())
+    assert main(["search", "--storage-path", str(tmp_path), "--name", "run", "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "settings.json" in error
+    assert error.count("\n") == 1
+    assert storage.read_bytes("settings.json") == content.encode()
+
+
+def test_a_resume_that_is_refused_for_its_journal_leaves_the_settings_as_they_were(tmp_path):
+    storage, settings = _made(tmp_path)
+    open_ledger(storage, settings, load_space("digits"))
+    before = storage.read_bytes("settings.json")
+    lines = storage.read_bytes("study.journal").splitlines(keepends=True)
+    storage.write_bytes("study.journal", b"".join([*lines[:3], b"{garbage\n", *lines[3:]]))
+    again = dataclasses.replace(settings, resume=True, trials=99)
+    check_run(storage, again)
+    with pytest.raises(ConfigError, match="restore the file from a copy"):
+        open_ledger(storage, again, load_space("digits"))
+    assert storage.read_bytes("settings.json") == before
+
+
+def test_a_smoke_test_keeps_what_the_environment_sets(monkeypatch):
+    from hpsearch import start
+
+    seen = []
+    monkeypatch.setattr(start, "run", lambda settings, *others, **options: seen.append(settings))
+    monkeypatch.setenv("HPSEARCH_SET", "epochs=3 seed=7")
+    main(["search", "--smoke-test"])
+    main(["search", "--smoke-test", "--set", "n_train=64"])
+    assert [settings.pinned for settings in seen] == [
+        {"epochs": "3", "n_train": "512", "seed": "7"},
+        {"epochs": "5", "n_train": "64"},
+    ]
 
 
 def test_a_run_is_not_resumed_with_another_space(tmp_path, capsys):
