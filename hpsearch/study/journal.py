@@ -134,8 +134,12 @@ def _read(storage: RunStorage) -> bytes:
 
 def _append(path: Path, text: bytes, *, synchronise: bool) -> None:
     """Append and, if asked to, synchronise; a write that fails half-way is taken back: a retry cannot tear a line."""
-    # no buffer: what is left in one after a failure would be written when the file is closed, behind the cut
-    with path.open("ab", buffering=0) as stream:
+    try:
+        # no buffer: what is left in one after a failure would be written when the file is closed, behind the cut
+        stream = path.open("ab", buffering=0)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    with stream:
         end, left = stream.seek(0, os.SEEK_END), memoryview(text)
         try:
             while left:
@@ -144,10 +148,14 @@ def _append(path: Path, text: bytes, *, synchronise: bool) -> None:
                 os.fsync(stream.fileno())
         except OSError as error:
             os.truncate(path, end)
-            raise ConfigError(
-                f"the storage path must be writable, but {path} failed: {error.strerror or error}; "
-                "check the rights and the free space, then go on with --resume"
-            ) from error
+            raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the storage path must be writable, but {path} failed: {error.strerror or error}; "
+        "check the rights and the free space, then go on with --resume"
+    )
 
 
 def _parse(content: bytes, where: str) -> list[dict[str, Any]]:

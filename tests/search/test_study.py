@@ -202,6 +202,14 @@ def test_a_write_that_a_full_disk_cuts_off_is_taken_back_and_comes_whole_at_the_
     assert done.stdout.count("check the rights and the free space, then go on with --resume") == 3
 
 
+def test_a_journal_that_cannot_be_opened_is_the_users_to_mend(folder):
+    study = _open(folder)
+    (folder / "study.journal").unlink()
+    (folder / "study.journal").mkdir()
+    with pytest.raises(ConfigError, match="check the rights and the free space, then go on with --resume"):
+        study.ask()
+
+
 def test_what_a_loss_of_power_leaves_at_the_end_is_dropped(folder):
     trial_id = _open(folder).ask().trial_id
     with (folder / "study.journal").open("ab") as stream:
