@@ -126,7 +126,7 @@ class Products:
     """
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[Any, _Product]] = {}
+        self._made: dict[int, tuple[Any, int, _Product]] = {}
         self._pooled: dict[int, tuple[Any, Any, Deferred]] = {}
         self._is_on = False
 
@@ -137,7 +137,7 @@ class Products:
             if axis:
                 shape[axis] = scale.shape[1]
             factors = _Product(x.detach(), scale.detach().to(x.dtype).reshape(shape))
-            self._made[product.data_ptr()] = (weakref.ref(product), factors)
+            self._made[product.data_ptr()] = (weakref.ref(product), product._version, factors)
 
     def note_decision(self, decision: Tensor, x: Tensor, deferred: Deferred | None) -> None:
         """Remember which pooling a decision follows from."""
@@ -169,12 +169,19 @@ class Products:
             self._is_on = False
 
     def _pack(self, tensor: Tensor) -> Tensor | _Product:
-        product, factors = self._made.get(tensor.data_ptr(), (None, None))
-        # Once a product is gone another tensor may lie at its address.
-        if product is None or product() is None or factors is None or tensor.shape != factors.x.shape:
+        made = self._made.get(tensor.data_ptr())
+        if made is None or not _still_holds(*made, tensor):
             # never the tensor itself: an operation that keeps its own result would hold itself, and with it the network
             return tensor.detach()
-        return factors
+        return made[2]
+
+
+def _still_holds(product: Any, version: int, factors: _Product, tensor: Tensor) -> bool:
+    """Tell whether a tensor at a product's address is that product, also by its values."""
+    made = product()
+    if made is None or made._version != version:  # another tensor may lie there, or one was added in place
+        return False
+    return tensor.shape == factors.x.shape
 
 
 def _unpack(kept: Tensor | _Product) -> Tensor:

@@ -148,6 +148,20 @@ def test_making_products_anew_changes_no_gradient_and_saves_their_memory(monkeyp
         torch.testing.assert_close(one, other)
 
 
+def test_a_product_that_is_changed_in_place_is_not_made_anew() -> None:
+    x, scale = torch.randn(4, 3, 5, 5, requires_grad=True), torch.rand(4, 3, requires_grad=True)
+    products = Products()
+    with products.made_anew():
+        product = scale_channels(x, scale, 1)
+        products.note(product, x, scale, 1)
+        got = product.add_(x).square().sum()
+    expected = (x * scale[:, :, None, None] + x).square().sum()
+    for ours, theirs in zip(
+        torch.autograd.grad(got, (x, scale)), torch.autograd.grad(expected, (x, scale)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_forward_pass_that_nothing_goes_back_through_lets_go_of_its_network() -> None:
     images = torch.randn(4, 3, 16, 16)
     network = attach_gates(cifar_resnet(8, n_classes=5, in_channels=3, width=4), images, "both", noise=1.0).train()
