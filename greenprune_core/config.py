@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from greenprune_core.field_paths import leaf_types, resolve_path
-from greenprune_core.typed_values import build, need, parse_value
+from greenprune_core.typed_values import build, check_fields, need, parse_value
 
 Granularity = Literal["channel", "layer", "both"]
 GateFamily = Literal["head", "free", "hard_concrete"]
@@ -35,6 +35,7 @@ class NetworkConfig:
     """Path of a safetensors file with starting weights; None starts from scratch (the one pass)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         need(self.width >= 1, "width needs at least 1 channel", f"width={self.width}", "take 4 or more")
 
 
@@ -62,6 +63,7 @@ class DataConfig:
     """Augmentation: smallest share of an image's area in a random crop that is enlarged to the image, in (0, 1]."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         need(
             0 < self.validation_share <= 0.5,
             "validation_share lies in (0, 0.5]",
@@ -117,6 +119,7 @@ class GateConfig:
     """Kept channels per group are a multiple of this (8 is what hardware likes); 1 leaves them as found."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         need(
             0.5 < self.initial_open < 1,
             "initial_open lies in (0.5, 1)",
@@ -157,6 +160,7 @@ class BudgetConfig:
     """Device profile behind joules: a shipped name or a JSON file; part of the trial's identity."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         need(
             0 < self.target <= 1,
             "target is the kept fraction, in (0, 1]",
@@ -182,6 +186,7 @@ class LossConfig:
     """Label smoothing of the task loss, in [0, 1)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("budget_weight", "dual_step", "polar_weight"):
             value = getattr(self, name)
             need(value >= 0, f"{name} needs >= 0", f"{name}={value}", "use 0 to turn the term off")
@@ -218,6 +223,7 @@ class PhaseConfig:
     """Share of the select phase during which the polariser's weight rises, in [0, 1]."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         need(
             0 <= self.warm_up < self.freeze_at <= 1,
             "phases need 0 <= warm_up < freeze_at <= 1",
@@ -278,6 +284,7 @@ class OptimiserConfig:
     """Largest global norm of the gradient; None does not clip."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         need(
             self.learning_rate > 0,
             "learning_rate needs > 0",
@@ -307,6 +314,9 @@ class ExecutionConfig:
     compile: bool = False
     """Compile the network with torch.compile, again once after the cut."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
@@ -326,6 +336,7 @@ class TrialConfig:
     """Seed of weights, order, augmentation and noise, >= 0."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         need(self.epochs >= 1, "epochs needs at least 1", f"epochs={self.epochs}", "take 1 or more")
         need(self.seed >= 0, "seed needs >= 0", f"seed={self.seed}", "take 0 or more")
 

@@ -1,6 +1,7 @@
 """Typed values from text and from plain dictionaries: what the configuration dataclasses are read with."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ def build(kind: Any, values: Mapping[str, Any], where: str = "") -> Any:
     Raises:
         ConfigError: a field is unknown, of the wrong type or out of range.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ConfigError(
@@ -33,8 +34,22 @@ def build(kind: Any, values: Mapping[str, Any], where: str = "") -> Any:
         if dataclasses.is_dataclass(hint):
             built[name] = build(hint, value, f"{where}{name}.")
         else:
-            built[name] = _check_type(value, hint, where + name)
+            built[name] = check_type(value, hint, where + name)
     return kind(**built)
+
+
+def check_fields(made: Any) -> None:
+    """Check that the fields of a dataclass hold values of their types.
+
+    Raises:
+        ConfigError: one does not, with its name and value.
+    """
+    kind: Any = type(made)
+    for name, hint in _hints(kind).items():
+        check_type(getattr(made, name), hint, name)
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def parse_value(text: str, hint: Any, name: str) -> Any:
@@ -52,8 +67,7 @@ def parse_value(text: str, hint: Any, name: str) -> Any:
         if typing.get_origin(option) is Literal:
             if text in typing.get_args(option):
                 return text
-            choices = ", ".join(typing.get_args(option))
-            raise ConfigError(f"{name} is one of {choices}, but got {text!r}; choose one of them")
+            raise _not_among(option, text, name)
         if option is bool:
             if text.lower() in ("true", "yes", "1", "on"):
                 return True
@@ -64,11 +78,15 @@ def parse_value(text: str, hint: Any, name: str) -> Any:
             return option(text)
         except ValueError:
             continue
-    wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options if option is not type(None))
-    raise ConfigError(f"{name} needs a value of type {wanted}, but got {text!r}; write it as a plain number")
+    raise ConfigError(f"{name} needs a value of type {_names(options)}, but got {text!r}; write it as a plain number")
 
 
-def _check_type(value: Any, hint: Any, name: str) -> Any:
+def check_type(value: Any, hint: Any, name: str) -> Any:
+    """Return a value that fits a field's type; a whole number becomes a float where one is asked for.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         if typing.get_origin(option) is Literal:
@@ -80,4 +98,18 @@ def _check_type(value: Any, hint: Any, name: str) -> Any:
             continue
         elif isinstance(value, option):
             return value
-    raise ConfigError(f"{name} needs a value of type {hint}, but got {value!r}; see greenprune_core.config")
+    if typing.get_origin(hint) is Literal:
+        raise _not_among(hint, value, name)
+    raise ConfigError(
+        f"{name} needs a value of type {_names(options)}, but got {value!r} of type {type(value).__name__}; give one "
+        "of Python's own, as greenprune_core.config tells"
+    )
+
+
+def _names(options: tuple[Any, ...]) -> str:
+    named = {type(None): "None"}
+    return " or ".join(named.get(option, getattr(option, "__name__", str(option))) for option in options)
+
+
+def _not_among(choice: Any, value: Any, name: str) -> ConfigError:
+    return ConfigError(f"{name} is one of {', '.join(typing.get_args(choice))}, but got {value!r}; choose one of them")

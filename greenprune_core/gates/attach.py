@@ -1,14 +1,16 @@
 """Attach gates to a network."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from torch import Tensor, nn
 
+from greenprune_core.config import GateConfig
 from greenprune_core.errors import ConfigError
 from greenprune_core.gates.families import gate_maker
 from greenprune_core.gates.network import GatedNetwork
 from greenprune_core.graph import build_structure
+from greenprune_core.typed_values import check_type
 
 _DEFAULTS: dict[str, Any] = {"family": "head", "hidden": 16, "initial_open": 0.9, "noise": 0.3, "floor": 1}
 
@@ -41,16 +43,31 @@ def attach_gates(
         UnsupportedNetworkError: the network cannot be traced, or nothing in it can be gated.
         ConfigError: an argument is wrong.
     """
+    check_module(network)
     unknown = sorted(set(gate) - set(_DEFAULTS))
     if unknown:
         raise ConfigError(f"a gate's settings are {', '.join(_DEFAULTS)}, but got {unknown[0]!r}; leave it out")
-    values = _DEFAULTS | gate
+    hints = get_type_hints(GateConfig)
+    values = _DEFAULTS | {name: check_type(value, hints[name], name) for name, value in gate.items()}
     if not 0.5 < values["initial_open"] < 1:
         raise ConfigError(f"initial_open lies in (0.5, 1), but got {values['initial_open']}; 0.9 is usual")
     for name, least in (("noise", 0), ("hidden", 1), ("floor", 1)):
-        if values[name] < least:
+        if not values[name] >= least:
             raise ConfigError(f"{name} needs at least {least}, but got {values[name]}; leave it out for the usual one")
     floor = values.pop("floor")
     make_gate = gate_maker(values.pop("family"), **values)
     structure = build_structure(network, example_input, granularity=granularity, ignore=ignore, streams=streams)
     return GatedNetwork(structure, make_gate, floor=floor)
+
+
+def check_module(network: nn.Module) -> None:
+    """Refuse what is no network.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"a network is a torch.nn.Module, but got {type(network).__name__}; wrap a function in one, or build a "
+            "network by its name with greenprune_core.networks.build_network"
+        )

@@ -8,6 +8,7 @@ import pytest
 from greenprune_core.config import (
     BudgetConfig,
     DataConfig,
+    ExecutionConfig,
     GateConfig,
     LossConfig,
     OptimiserConfig,
@@ -42,6 +43,15 @@ CASES: list[tuple[Any, dict[str, Any], str]] = [
     (OptimiserConfig, {"clip_norm": 0.0}, "clip_norm=0.0; leave it out for no clipping"),
     (DataConfig, {"validation_share": 0.0}, "validation_share=0.0"),
     (TrialConfig, {"epochs": 0}, "epochs=0"),
+    (BudgetConfig, {"target": None}, "target needs a value of type float, but got None of type NoneType; give one of"),
+    (BudgetConfig, {"target": "0.5"}, "target needs a value of type float, but got '0.5' of type str"),
+    (BudgetConfig, {"unit": "flops"}, "unit is one of macs, params, .*, but got 'flops'; choose one of them"),
+    (GateConfig, {"floor": 1.5}, "floor needs a value of type int, but got 1.5 of type float"),
+    (DataConfig, {"crop": "0.5"}, "crop needs a value of type float or None, but got '0.5'"),
+    (DataConfig, {"flip": 1}, "flip needs a value of type bool, but got 1"),
+    (ExecutionConfig, {"compile": "no"}, "compile needs a value of type bool, but got 'no'"),
+    (TrialConfig, {"seed": True}, "seed needs a value of type int, but got True"),
+    (TrialConfig, {"network": "cifar_resnet20"}, "network needs a value of type NetworkConfig, but got 'cifar"),
 ]
 
 
@@ -49,3 +59,7 @@ CASES: list[tuple[Any, dict[str, Any], str]] = [
 def test_a_setting_out_of_range_is_refused(part: Any, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         part(**values)
+
+
+def test_a_whole_number_is_a_float_too() -> None:
+    assert BudgetConfig(target=1).target == 1

@@ -289,9 +289,18 @@ def test_wrong_settings_of_gates_are_named() -> None:
         ({"noise": -0.1}, "noise needs at least 0, but got -0.1"),
         ({"hidden": 0}, "hidden needs at least 1, but got 0"),
         ({"floor": -1}, "floor needs at least 1, but got -1"),
+        ({"floor": 1.5}, "floor needs a value of type int, but got 1.5"),
+        ({"hidden": 2.5}, "hidden needs a value of type int, but got 2.5"),
+        ({"initial_open": "0.9"}, "initial_open needs a value of type float, but got '0.9'"),
+        ({"noise": float("nan")}, "noise needs at least 0, but got nan"),
     ):
         with pytest.raises(ConfigError, match=message):
             attach_gates(small("plain"), images, **settings)  # type: ignore[arg-type]
+
+
+def test_what_is_no_network_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"a torch.nn.Module, but got str"):
+        attach_gates("resnet", torch.zeros(1, 3, 8, 8))  # type: ignore[arg-type]
 
 
 def test_gates_work_in_half_precision_and_in_the_other_memory_format() -> None:
