@@ -30,10 +30,12 @@ def extract(gated: GatedNetwork, masks: Mapping[str, Tensor] | None = None, *, r
     """Cut a gated network down to what its masks keep.
 
     The result is a torch.fx.GraphModule of torch.nn layers without gates: it pickles, exports and trains where this
-    package is not installed. Weights are copies. The gated network is left frozen at the masks that were cut by, so
-    that `verify` and `slice_like` compare like with like. It takes any batch size, and any image size that the network
-    takes, unless a whole group is closed whose readers do not lead to an addition: what they give then is folded at
-    the size of the example input.
+    package is not installed. (Layers with torch.nn.utils.parametrizations do not pickle, as torch refuses them in any
+    network; remove the parametrisations before gates are attached.) Weights are copies. The gated network is left
+    frozen at the masks that were cut by, so that `verify` and `slice_like` compare like with like; where the cut is
+    refused it is left as it was. The result takes any batch size, and any image size that the network takes, unless a
+    whole group is closed whose readers do not lead to an addition: what they give then is folded at the size of the
+    example input.
 
     Args:
         gated: a frozen network, or any when `masks` are given.
@@ -59,18 +61,14 @@ def extract_with_map(
         raise ConfigError(
             f"round_to needs a whole number of at least 1, but got {round_to!r}; 8 is what hardware likes"
         )
-    if masks is not None and not isinstance(masks, Mapping):
-        raise ConfigError(
-            f"masks are a dictionary from group to mask, but got {type(masks).__name__}; see GatedNetwork.groups"
-        )
-    chosen = dict(gated.masks if masks is None else masks)
+    chosen = gated.masks if masks is None else masks
     flat = gated.flatten_masks(chosen)
     if round_to > 1:
         chosen = round_masks(gated, chosen, round_to)
         flat = gated.flatten_masks(chosen)
-    if masks is not None or round_to > 1:
-        gated.freeze(chosen)
     static, slices = cut(gated.structure, flat.numpy())
+    if masks is not None or round_to > 1:
+        gated.freeze(chosen)  # after the cut, which may refuse them
     return Extraction(network=static, slices=slices)
 
 

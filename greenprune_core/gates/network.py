@@ -102,9 +102,8 @@ class GatedNetwork(nn.Module):
         Raises:
             ConfigError: unknown group, wrong length or type, or no statistics to take a consensus from.
         """
-        chosen = self.consensus() if masks is None else dict(masks)
-        for name, mask in chosen.items():
-            self._check_mask(name, mask)
+        chosen = self.consensus() if masks is None else masks
+        self._check_masks(chosen)
         for name, gate in self._group_gates.items():
             gate.mask.fill_(True)
             if name in chosen:
@@ -181,11 +180,18 @@ class GatedNetwork(nn.Module):
 
     def flatten_masks(self, masks: Mapping[str, Tensor]) -> Tensor:
         """Lay masks out as one flat vector of bool, shape (n_gates,); groups left out count as open."""
-        for name, mask in masks.items():
-            self._check_mask(name, mask)
+        self._check_masks(masks)
         parts = [masks[name].to(torch.bool).cpu() if name in masks else torch.ones(n, dtype=torch.bool)
                  for name, n in self.groups.items()]  # fmt: skip
         return torch.cat(parts)
+
+    def _check_masks(self, masks: Mapping[str, Tensor]) -> None:
+        if not isinstance(masks, Mapping):
+            raise ConfigError(
+                f"masks are a dictionary from group to mask, but got {type(masks).__name__}; see GatedNetwork.groups"
+            )
+        for name, mask in masks.items():
+            self._check_mask(name, mask)
 
     def _check_mask(self, name: str, mask: Tensor) -> None:
         if name not in self.groups:

@@ -164,6 +164,8 @@ def test_closing_everything_is_refused() -> None:
     masks = {name: torch.zeros(n, dtype=torch.bool) for name, n in gated.groups.items()}
     with pytest.raises(ConfigError, match="needs a path from its input to its output"):
         extract(gated, masks)
+    assert gated.mode == "open", "a refusal leaves the network as it was"
+    assert all(bool(mask.all()) for mask in gated.masks.values())
 
 
 def test_a_closed_branch_is_gone_with_all_its_layers() -> None:
@@ -317,6 +319,8 @@ def test_a_rounding_that_would_be_ignored_is_refused(round_to: int) -> None:
 
 def test_masks_that_are_no_dictionary_by_group_are_refused() -> None:
     gated, _ = gated_case("plain", "channel", torch.float32)
+    with pytest.raises(ConfigError, match="masks are a dictionary from group to mask, but got list"):
+        gated.freeze([torch.ones(6)])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="masks are a dictionary from group to mask, but got list"):
         extract(gated, [torch.ones(6)])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="belongs to a group of the network, but got 0"):
