@@ -12,8 +12,9 @@ def check_images(images: Tensor, where: str) -> Tensor:
     [N, H, W] becomes one channel; other float types become float32.
 
     Raises:
-        DataError: not that many dimensions, no image, another type, or a value that is not finite.
+        DataError: no tensor, not that many dimensions, no image, another type, or a value that is not finite.
     """
+    _check_tensor(images, "images", where)
     if images.ndim == 3:
         images = images.unsqueeze(1)
     if images.ndim != 4 or 0 in images.shape:
@@ -39,12 +40,13 @@ def check_labels(labels: Tensor, n_images: int, n_classes: int | None, where: st
     """Return labels as int64[N] in [0, n_classes).
 
     Raises:
-        DataError: another number of labels than images, not whole numbers, or out of range.
+        DataError: no tensor, no image, another number of labels than images, not whole numbers, or out of range.
     """
-    if labels.ndim != 1 or len(labels) != n_images:
+    _check_tensor(labels, "labels", where)
+    if labels.ndim != 1 or len(labels) != n_images or not n_images:
         raise DataError(
-            f"every image has one label, but {where} has {n_images} images and labels of shape {list(labels.shape)}; "
-            "give one class number per image"
+            f"a part has images, and each has one label, but {where} has {n_images} images and labels of shape "
+            f"{list(labels.shape)}; give one class number per image"
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise DataError(f"labels are whole numbers, but {where} has {labels.dtype}; convert them to int64")
@@ -58,3 +60,38 @@ def check_labels(labels: Tensor, n_images: int, n_classes: int | None, where: st
             "number the classes from 0"
         )
     return labels
+
+
+def check_numbering(labels: Tensor, where: str) -> int:
+    """Return the number of classes of labels that come without names: the largest and one.
+
+    Raises:
+        DataError: most of the classes would have no image: the labels are other numbers than classes.
+    """
+    n_classes, n_met = int(labels.max()) + 1, len(torch.unique(labels))
+    if n_classes > 10 * n_met and n_classes > n_met + 1000:
+        raise DataError(
+            f"labels number the classes from 0 without large gaps, but {where} has {n_met} different labels up to "
+            f"{n_classes - 1}; number them anew (torch.unique with return_inverse=True) or name all classes"
+        )
+    return n_classes
+
+
+def check_same_shape(train: tuple[int, ...], test: tuple[int, ...], where: str) -> None:
+    """Compare the shapes [C, H, W] of training and test images.
+
+    Raises:
+        DataError: they differ.
+    """
+    if train != test:
+        raise DataError(
+            f"test images have the shape of the training images, {list(train)}, but {where} has {list(test)}; give "
+            "them the same channels, and the same size or set image_size"
+        )
+
+
+def _check_tensor(values: Tensor, what: str, where: str) -> None:
+    if not isinstance(values, Tensor):
+        raise DataError(
+            f"{what} are a torch.Tensor, but {where} has {type(values).__name__}; convert them with torch.as_tensor"
+        )

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data.augment import flip, mixup, resized_crop, shift, step_generator
+from greenprune_core.data.checks import check_numbering, check_same_shape
 from greenprune_core.data.split import stratified_split
 from greenprune_core.data.stores import DatasetStore, Store, TensorStore
 from greenprune_core.errors import DataError
@@ -123,7 +124,7 @@ class ImageData:
         """
         n_classes = None if class_names is None else len(class_names)
         train = train.prepare(config.image_size, n_classes, device, f"{config.name} (train)")
-        names = tuple(class_names or (str(k) for k in range(int(train.labels.max()) + 1)))
+        names = tuple(class_names or map(str, range(check_numbering(train.labels, f"{config.name} (train)"))))
         test = test.prepare(config.image_size, len(names), device, f"{config.name} (test)")
         kept, held = stratified_split(train.labels, config.validation_share, config.split_seed)
         if config.n_train is not None:
@@ -135,6 +136,7 @@ class ImageData:
             kept = kept[: config.n_train]
         parts: dict[Split, Store] = {"train": train.subset(kept), "validation": train.subset(held), "test": test}
         shape, mean, std = _statistics(parts["train"], config.split_seed)
+        check_same_shape(shape, _shape(test), f"{config.name} (test)")
         return cls(
             name=config.name,
             config=config,
@@ -212,6 +214,12 @@ def _loader_store(loader: DataLoader[Any], where: str) -> DatasetStore:
     targets = getattr(dataset, "targets", None)
     labels = torch.as_tensor([dataset[k][1] for k in range(len(dataset))] if targets is None else targets)
     return DatasetStore(dataset, labels, loader.num_workers)
+
+
+def _shape(store: Store) -> tuple[int, ...]:
+    """Shape of the first image, [C, H, W]; behind a loader the others are compared as they come."""
+    images, _ = next(iter(store.read([torch.zeros(1, dtype=torch.int64)])))
+    return tuple(images.shape[1:])
 
 
 def _statistics(train: Store, seed: int) -> tuple[tuple[int, int, int], Tensor, Tensor]:

@@ -49,6 +49,31 @@ def test_labels_out_of_range_are_refused(wrong, message):
         ImageData.from_tensors((images, labels), tensors(), CONFIG, class_names="abcde")
 
 
+def test_labels_that_are_no_class_numbers_are_refused_at_once():
+    images, labels = tensors()
+    with pytest.raises(DataError, match=r"mine \(train\) has 5 different labels up to 2000000000; number them anew"):
+        ImageData.from_tensors((images, labels * 500_000_000), tensors(), CONFIG)
+    assert ImageData.from_tensors((images, labels * 200), tensors(), CONFIG).n_classes == 801
+    names = [str(k) for k in range(4001)]
+    assert ImageData.from_tensors((images, labels * 1000), tensors(), CONFIG, class_names=names).n_classes == 4001
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 6), (2, 8)])
+def test_test_images_of_another_shape_are_refused_when_loaded(channels, side):
+    images, labels = torch.rand(12, channels, side, side), torch.arange(12) % 5
+    message = rf"of the training images, \[2, 6, 6\], but mine \(test\) has \[{channels}, {side}, {side}\]"
+    with pytest.raises(DataError, match=message):
+        ImageData.from_tensors(tensors(), (images, labels), CONFIG)
+    train, test = (DataLoader(TensorDataset(*part)) for part in (tensors(), (images, labels)))
+    with pytest.raises(DataError, match=message):
+        ImageData.from_loaders(train, test, CONFIG)
+
+
+def test_test_images_of_another_size_are_resized_where_a_size_is_set():
+    config = DataConfig(name="mine", validation_share=0.2, image_size=6)
+    assert ImageData.from_tensors(tensors(side=12), tensors(side=6), config).input_shape == (2, 6, 6)
+
+
 def test_a_test_label_that_training_never_has_is_refused():
     with pytest.raises(DataError, match=r"mine \(test\) holds 5"):
         ImageData.from_tensors(tensors(), tensors(12, n_classes=6), CONFIG)
@@ -62,6 +87,8 @@ def test_a_test_label_that_training_never_has_is_refused():
         (torch.zeros(4, 1, 2, 2, dtype=torch.int32), torch.zeros(4, dtype=torch.int64), "int32"),
         (torch.zeros(4, 1, 2, 2), torch.zeros(3, dtype=torch.int64), r"4 images and labels of shape \[3\]"),
         (torch.zeros(4, 1, 2, 2), torch.zeros(4), "float32"),
+        (torch.zeros(4, 1, 2, 2).numpy(), torch.zeros(4), "images are a torch.Tensor, but .* has ndarray; convert"),
+        (torch.zeros(4, 1, 2, 2), [0, 0, 0, 0], "labels are a torch.Tensor, but .* has list; convert"),
     ],
 )
 def test_wrong_shapes_and_types_are_refused(images, labels, message):
@@ -122,11 +149,13 @@ class Stream(IterableDataset):
         return iter(())
 
 
-def test_loaders_whose_order_is_not_ours_are_refused():
+def test_loaders_that_are_empty_or_whose_order_is_not_ours_are_refused():
     dataset = TensorDataset(*tensors())
     weighted = DataLoader(dataset, sampler=WeightedRandomSampler([1.0] * 50, 50))
     with pytest.raises(DataError, match="WeightedRandomSampler"):
         ImageData.from_loaders(weighted, DataLoader(dataset), CONFIG)
+    with pytest.raises(DataError, match=r"mine \(test\) has 0 images"):
+        ImageData.from_loaders(DataLoader(dataset), DataLoader(TensorDataset(*tensors(0))), CONFIG)
     with pytest.raises(DataError, match="streams"):
         ImageData.from_loaders(DataLoader(Stream()), DataLoader(dataset), CONFIG)
 
