@@ -24,6 +24,7 @@ from greenprune_core.data import ImageData
 from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract
 from greenprune_core.gates import GatedNetwork, attach_gates
+from greenprune_core.network_checks import check_outputs, check_same, check_trainable
 from greenprune_core.optimisation import build_optimiser
 from greenprune_core.pressure import Pressure
 from greenprune_core.records import FreezeReport, PhaseSpent
@@ -177,7 +178,7 @@ class TrainingState:
         """Take over a saved state; `self` is a fresh one of the same configuration and data.
 
         Raises:
-            ConfigError: the file is no checkpoint of this format, or of another configuration.
+            ConfigError: the file is no checkpoint of this format, or of another configuration or network.
         """
         self._from_plain(_read(path, self.config))
 
@@ -211,6 +212,10 @@ class TrainingState:
 
     def _from_plain(self, saved: dict[str, Any]) -> None:
         plain = json.loads(saved["json"])
+        if plain["is_cut"]:
+            check_same(self.gated.masks, saved["masks"])
+        else:
+            check_same(self.network.state_dict(), saved["network"])
         for kept_V, n_trained in saved["rests"]:
             cost = self._rest_under(kept_V).cost
             self.rests.append(RestSpent(kept_V=kept_V, cost=cost, n_trained=n_trained))
@@ -221,6 +226,7 @@ class TrainingState:
             self.gated.release_gates()
         if plain["is_cut"]:
             self.become_cut(extract(self.gated))
+            check_same(self.network.state_dict(), saved["network"])
         self.network.load_state_dict(saved["network"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.scaler.load_state_dict(saved["scaler"])
@@ -248,12 +254,12 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     """Attach gates to a copy of `network` and return the state before the first step.
 
     Raises:
-        UnsupportedNetworkError: nothing in the network can be gated.
-        ConfigError: the budget leaves no room for the floors.
+        UnsupportedNetworkError: nothing in the network can be gated, or it is no classifier of these images.
+        ConfigError: the network cannot be trained, or the budget leaves no room for the floors.
     """
+    check_trainable(network, data)
     network = copy.deepcopy(network).to(device)  # .to() would move the caller's own
     example = example_images(data, device)
-    dense_cost = count_cost(network, example)
     gates = config.gates
     gated = attach_gates(
         network,
@@ -266,6 +272,8 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         noise=gates.noise,
         floor=gates.floor,
     )
+    check_outputs(gated, data)
+    dense_cost = count_cost(network, example)
     gated = laid_out(gated, config.execution)
     is_pressed = config.budget.target < 1
     gated.release_gates()

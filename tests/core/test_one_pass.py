@@ -7,8 +7,9 @@ import torch
 from small_pass import SMALL
 
 from greenprune_core import load_data
-from greenprune_core.config import BudgetConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig
+from greenprune_core.config import BudgetConfig, DataConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig
 from greenprune_core.cost import count_cost
+from greenprune_core.data import ImageData
 from greenprune_core.errors import ConfigError, TrainingError
 from greenprune_core.losses import task_loss
 from greenprune_core.one_pass import (
@@ -140,6 +141,59 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(ConfigError, match="checkpoint"):
         start(SMALL).load(tmp_path / "checkpoint.pt")
+
+
+def small_network(n_outputs=10, kernel=3):
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, kernel), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, n_outputs),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_a_checkpoint_of_another_network_is_refused_before_and_after_the_cut(tmp_path, epochs):
+    state = advance(start(SMALL, small_network()), epochs) if epochs else start(SMALL, small_network())
+    assert state.is_cut == bool(epochs)
+    state.save(tmp_path / "checkpoint.pt")
+    for other in (small_network(kernel=2), None):
+        with pytest.raises(ConfigError, match=r"must be of the same network, but its .*; pass the network"):
+            start(SMALL, other).load(tmp_path / "checkpoint.pt")
+
+
+class TwoInputs(torch.nn.Linear):
+    def forward(self, x, y):
+        return super().forward(x + y)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (small_network(9), r"\[1, at least 10\] for one image of digits, but got \[1, 9\]; give its last layer 10"),
+        (small_network()[:3], r"one value per class and image, .* but got \[1, 4, 4, 4\]"),
+        (small_network().requires_grad_(False), "of the 6 parameters of Sequential none requires a gradient"),
+        (small_network().double(), r"trained in torch.float32, but Sequential has torch.float64; convert"),
+        (small_network().half(), r"but Sequential has torch.float16"),
+        (torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten()), r"with shape \(1, 1, 8, 8\).*RuntimeError"),
+        (TwoInputs(8, 10), "raised TypeError: .*missing 1 required positional argument"),
+        ("cifar_resnet8", "a torch.nn.Module, but got str"),
+    ],
+)
+def test_networks_that_cannot_be_trained_on_the_images_are_refused_before_the_first_step(network, message):
+    with pytest.raises(ConfigError, match=message):
+        start(SMALL, network)
+
+
+def test_more_outputs_than_classes_are_refused_with_mixup_only():
+    start(SMALL, small_network(12))
+    with pytest.raises(ConfigError, match=r"\[1, 10\] for one image of digits, but got \[1, 12\]"):
+        start(changed(data=dataclasses.replace(SMALL.data, mixup=0.2)), small_network(12))
+
+
+def test_one_training_image_is_refused():
+    images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    data = ImageData.from_tensors((images, labels), (images, labels), DataConfig(name="own"))
+    with pytest.raises(ConfigError, match=r"has two images .* but own has 1 for training; use more"):
+        start(SMALL, small_network(), data)
 
 
 def test_a_target_of_one_trains_the_dense_network():

@@ -1,0 +1,74 @@
+"""What a network and its images must keep to be trained in one pass, checked before the first step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from greenprune_core.data import ImageData
+from greenprune_core.errors import ConfigError, DataError, UnsupportedNetworkError
+from greenprune_core.gates import GatedNetwork
+from greenprune_core.gates.attach import check_module
+
+
+def check_trainable(network: nn.Module, data: ImageData) -> None:
+    """Check that there is something to learn, and from what.
+
+    Raises:
+        ConfigError: no module, weights of another type than the images, or none that requires a gradient.
+        DataError: one training image.
+    """
+    check_module(network)
+    kind = type(network).__name__
+    weights = [parameter for parameter in network.parameters() if parameter.is_floating_point()]
+    if weights and weights[0].dtype != torch.float32:
+        raise ConfigError(
+            f"weights are trained in torch.float32, but {kind} has {weights[0].dtype}; convert it with .float() (the "
+            "setting precision is that of the arithmetic)"
+        )
+    if weights and not any(weight.requires_grad for weight in weights):
+        raise ConfigError(
+            f"a pass learns weights, but of the {len(weights)} parameters of {kind} none requires a gradient; call "
+            "requires_grad_() on those to be learnt"
+        )
+    if data.n_train < 2:
+        raise DataError(
+            f"a training batch has two images (batch normalisation needs them), but {data.name} has {data.n_train} for "
+            "training; use more images"
+        )
+
+
+def check_outputs(gated: GatedNetwork, data: ImageData) -> None:
+    """Check that the network gives a logit for each class.
+
+    Raises:
+        UnsupportedNetworkError: outputs of another shape, too few, or with mixup too many.
+    """
+    shape = gated.structure.graph.graph.output_node().meta["shape"]
+    n_classes, is_mixed = data.n_classes, data.config.mixup > 0
+    if len(shape) != 2 or shape[1] < n_classes or (is_mixed and shape[1] > n_classes):
+        wanted = f"{'' if is_mixed else 'at least '}{n_classes}"
+        raise UnsupportedNetworkError(
+            f"a classifier gives one value per class and image, [1, {wanted}] for one image of {data.name}, but got "
+            f"{list(shape)}; give its last layer {n_classes} outputs"
+        )
+
+
+def check_same(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Compare names and shapes of a network's tensors with those of a checkpoint.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    shapes, saved_shapes = ({name: _shape(value) for name, value in held.items()} for held in (own, saved))
+    for name in [*shapes, *saved_shapes]:
+        if shapes.get(name) != saved_shapes.get(name):
+            raise ConfigError(
+                f"a checkpoint must be of the same network, but its {name} is {saved_shapes.get(name, 'absent')} and "
+                f"here it is {shapes.get(name, 'absent')}; pass the network that it was made with, or start anew"
+            )
+
+
+def _shape(value: Any) -> list[int]:
+    return list(getattr(value, "shape", ()))
