@@ -1,6 +1,5 @@
 """A copy of a dense graph while it is being cut: what is dead, what is constant, what of each tensor stays."""
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -115,14 +114,10 @@ class Cutter:
             copy.meta.clear()
         self.graph.lint()
         static = fx.GraphModule(root, self.graph, class_name=type(self.dense).__name__)
-        for module in static.modules():
-            if getattr(module, "inplace", False):
-                # where an addition has gone with its branch, it would overwrite what another layer's gradient needs
-                setattr(module, "inplace", False)  # noqa: B010 (the type knows no such attribute)
         return static.train(self.dense.training), slices
 
     def _replace_by_bias(self, node: fx.Node) -> None:
-        """Write `zeros(N, ..) + bias`: a fresh tensor, since layers in place may follow, and exact in training too."""
+        """Write `zeros(N, ..) + bias`: exact in training too."""
         module: Any = self.dense.get_submodule(str(node.target))
         copy, shape = self.copies[node], list(node.meta["shape"])
         axis = len(shape) - 1 if isinstance(module, nn.Linear) else 1
@@ -155,8 +150,7 @@ class Cutter:
             source, reader = readers.pop()
             if reader.target in ADDITIONS:
                 others = [n for n in reader.all_input_nodes if n is not source]
-                in_place = reader.target in (operator.iadd, "add_") and reader.args[0] is source
-                if in_place or len(others) != 1 or not is_tensor(others[0]) or others[0] in self._spread | path:
+                if len(others) != 1 or not is_tensor(others[0]) or others[0] in self._spread | path:
                     return False
                 if others[0].meta["shape"] != reader.meta["shape"]:
                     return False

@@ -61,8 +61,8 @@ _MODULE_NAMES: tuple[tuple[Rule, str], ...] = (
     (layout.reshapes, "Flatten Unflatten"),
 )
 _TENSOR_NAMES: tuple[tuple[Rule, str], ...] = (
-    (rules.passes, "relu relu_ sigmoid sigmoid_ tanh tanh_ clone exp abs sqrt clamp clamp_ neg square"),
-    (rules.combines, "add sub mul div true_divide maximum minimum add_ mul_ sub_ div_"),
+    (rules.passes, "relu sigmoid tanh clone exp abs sqrt clamp neg square"),
+    (rules.combines, "add sub mul div true_divide maximum minimum"),
     (rules.joins, "cat concat"),
     (rules.mixes, "softmax log_softmax"),
     (layout.reshapes, "flatten reshape unsqueeze squeeze unflatten"),
@@ -71,7 +71,7 @@ _TENSOR_NAMES: tuple[tuple[Rule, str], ...] = (
     (layout.reduces, "mean sum amax amin"),
 )
 _FUNCTIONAL_NAMES: tuple[tuple[Rule, str], ...] = (
-    (rules.passes, "relu relu_ relu6 gelu silu mish hardswish hardsigmoid sigmoid tanh leaky_relu elu celu selu"),
+    (rules.passes, "relu relu6 gelu silu mish hardswish hardsigmoid sigmoid tanh leaky_relu elu celu selu"),
     (rules.passes, "softplus dropout dropout2d dropout3d"),
     (rules.pools, "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"),
     (rules.pools, "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d interpolate"),
@@ -86,7 +86,7 @@ _METHOD_NAMES: tuple[tuple[Rule, str], ...] = (
     (layout.expands, "expand"),
 )
 _OPERATOR_NAMES: tuple[tuple[Rule, str], ...] = (
-    (rules.combines, "add iadd sub isub mul imul truediv itruediv"),
+    (rules.combines, "add sub mul truediv"),
     (rules.passes, "neg"),
     (layout.takes, "getitem"),
 )

@@ -14,6 +14,7 @@ from torch.fx.proxy import TraceError
 
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
+from greenprune_core.graph.in_place import hand_on_values
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     nn.functional.dropout: nn.Dropout,
@@ -51,10 +52,12 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     modes = {name: module.training for name, module in clone.named_modules()}
     clone.eval()
     _run_once(clone, example_input)
+    answer = _answer(clone, example_input)  # before the rewriting, which changes layers of the clone
     traced = _trace_graph(clone)
+    hand_on_values(traced, example_input)
     _replace_functional_dropout(traced)
     write_out_attention(traced)
-    _check_same(clone, traced, example_input)
+    _check_same(answer, traced, example_input)
     record_shapes(traced, example_input)
     _check_shapes_are_fixed(traced)
     for name, module in traced.named_modules():
@@ -192,22 +195,25 @@ def _is_chosen_by_data(index: Any) -> bool:
 
 
 @torch.no_grad()
-def _check_same(network: nn.Module, traced: fx.GraphModule, example_input: Tensor) -> None:
-    """Refuse a graph that is not the network: hooks on the network itself, numbers that Python draws in forward."""
-    outputs = []
+def _answer(network: nn.Module, example_input: Tensor) -> Tensor:
+    """Run on the example; what is random draws the same at each call."""
     devices = [example_input.device] if example_input.device.type == "cuda" else []
-    for one in (network, traced):
-        with torch.random.fork_rng(devices=devices):  # a dropout that is always on draws the same twice
-            outputs.append(one.eval()(example_input.clone()).double())
-    expected, got = outputs
+    with torch.random.fork_rng(devices=devices):
+        answer: Tensor = network.eval()(example_input.clone())
+    return answer.double()
+
+
+def _check_same(expected: Tensor, traced: fx.GraphModule, example_input: Tensor) -> None:
+    """Refuse a graph that is not the network: hooks on the network itself, numbers that Python draws in forward."""
+    got = _answer(traced, example_input)
     scale = float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
-    precision = torch.finfo(next(p.dtype for p in network.parameters() if p.is_floating_point())).eps
+    precision = torch.finfo(next(p.dtype for p in traced.parameters() if p.is_floating_point())).eps
     is_same = expected.shape == got.shape and torch.allclose(
         got, expected, rtol=0, atol=scale * precision**0.5, equal_nan=True
     )
     if not is_same:
         raise UnsupportedNetworkError(
-            f"a network answers alike when it is traced, but {type(network).__name__} does not; hooks on the network "
+            f"a network answers alike when it is traced, but {type(traced).__name__} does not; hooks on the network "
             "itself and numbers that forward draws outside of torch are not followed: move them into layers"
         )
 
@@ -234,5 +240,5 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+ADDITIONS = (operator.add, torch.add, "add")
 """Targets of the nodes that add two tensors: where residual branches end."""
