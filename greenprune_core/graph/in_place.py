@@ -101,7 +101,7 @@ def _lies_in_memory(value: Any) -> bool:
 
 def _span(value: Tensor) -> _Span:
     storage = value.untyped_storage().data_ptr()
-    return _Span(storage, value.dtype, tuple(value.shape), value.stride(), value.storage_offset())
+    return _Span(storage, value.dtype, tuple(value.shape), value.stride(), int(value.storage_offset()))
 
 
 def _reroute(spans: dict[fx.Node, list[_Span]], order: dict[fx.Node, int], node: fx.Node, target: _Span) -> None:

@@ -11,7 +11,8 @@ from greenprune_core.graph import layout
 from greenprune_core.graph.cutter import Cutter
 from greenprune_core.graph.flow import tensor_inputs
 from greenprune_core.graph.labels import shrink, varying_axes
-from greenprune_core.graph.trace import is_tensor
+from greenprune_core.graph.sizes import axis_of_size, is_size
+from greenprune_core.graph.trace import is_tensor, replace_by_constant
 
 _SPLITS = ("chunk", "split")
 _RESHAPES = ("view", "reshape", "unflatten", "expand")
@@ -25,6 +26,8 @@ def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
         _drop_empty_parts(cutter, node)
     elif name == "pad":
         _shrink_padding(cutter, node)
+    elif is_size(node) and (kept := cutter.kept(tensor_inputs(node)[0])) is not None and not kept.any():
+        _read_from_example(cutter, node)
     elif name in _SPLITS and _is_cut(cutter, tensor_inputs(node)[0]):
         _resize_parts(cutter, node)
     elif is_tensor(node) and name in (*_RESHAPES, *_OTHER_LAYOUT) and tensor_inputs(node):
@@ -72,6 +75,16 @@ def _resize_parts(cutter: Cutter, node: fx.Node) -> None:
     with cutter.graph.inserting_before(copy):
         resized = cutter.graph.call_function(torch.split, (copy.args[0], counts, axis))
     cutter.replace(node, resized)
+
+
+def _read_from_example(cutter: Cutter, node: fx.Node) -> None:
+    """Let sizes of a tensor without channels be those of the example, lest they keep its layers in the network."""
+    shape, copy = tensor_inputs(node)[0].meta["shape"], cutter.copies[node]
+    image = next(one for one in cutter.graph.nodes if one.op == "placeholder")
+    with cutter.graph.inserting_before(copy):
+        sizes = (cutter.graph.call_method("size", (image, 0)), *shape[1:])
+    is_one = isinstance(node.meta["value"], int)
+    replace_by_constant(copy, sizes[axis_of_size(node, len(shape))] if is_one else sizes)
 
 
 def _take_kept(cutter: Cutter, node: fx.Node) -> None:

@@ -1,8 +1,10 @@
 """What operations do to channel labels: one small function per kind; `operators` says which kind has which."""
 
+import operator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 
 from greenprune_core.graph import layout
@@ -198,5 +200,20 @@ def _by_head(flow: Flow, operand: fx.Node) -> LabelArray | None:
 
 
 def shape_query(flow: Flow, node: fx.Node) -> Worn:
-    """A shape or a type is no activation."""
-    return None if node.meta["shape"] is None else unfollowed(flow, node)
+    """A shape or a type is no activation; a number of elements depends on the cut, so the channels stay open."""
+    if node.meta["shape"] is not None:
+        return unfollowed(flow, node)
+    return opened(flow, node, "the number of its elements is read") if _counts_elements(node) else None
+
+
+def _counts_elements(node: fx.Node) -> bool:
+    """Tell whether a node, or what is made of the shape that it reads, is a number of elements."""
+    if node.target == "numel":
+        return True
+    if not isinstance(node.meta["value"], torch.Size):
+        return False
+    # One size of a shape is a number too: `sizes` writes it out.
+    return any(
+        _counts_elements(user) or (isinstance(user.meta["value"], int) and user.target is not operator.getitem)
+        for user in node.users
+    )

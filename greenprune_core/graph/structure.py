@@ -14,6 +14,7 @@ from greenprune_core.graph.branches import Branch, find_branches
 from greenprune_core.graph.coupling import Coupling, couple
 from greenprune_core.graph.flow import tensor_inputs
 from greenprune_core.graph.labels import varying_axes
+from greenprune_core.graph.sizes import write_out_sizes
 from greenprune_core.graph.trace import trace
 
 
@@ -90,6 +91,7 @@ def build_structure(
     coupling = couple(traced, ignore=ignore, streams=streams)
     if granularity == "layer":
         coupling = without_gates(coupling)
+    write_out_sizes(traced, coupling.channels)
     branches = [] if granularity == "channel" else [b for b in find_branches(traced) if not _is_ignored(b, ignore)]
     groups = {**coupling.groups, **{branch.name: 1 for branch in branches}}
     if not groups:

@@ -80,6 +80,13 @@ def is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("shape"), torch.Size)
 
 
+def replace_by_constant(node: fx.Node, value: Any) -> None:
+    """Give the readers of a node a value that is no node."""
+    for user in list(node.users):
+        user.args = fx.node.map_arg(user.args, lambda one: value if one is node else one)
+        user.kwargs = fx.node.map_arg(user.kwargs, lambda one: value if one is node else one)
+
+
 class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

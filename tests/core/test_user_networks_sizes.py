@@ -1,0 +1,73 @@
+"""Networks that compute with sizes, and that view and name things their own way, are cut exactly."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from exact_cuts import check_cuts
+from torch import Tensor, nn
+from torch.nn import functional
+
+from greenprune_core.extract import extract, verify
+
+Function = Callable[["Joined", Tensor], Tensor]
+
+
+class Joined(nn.Module):
+    """A function of a test between layers whose channels are gated."""
+
+    def __init__(self, between: Function) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.d, self.classify = nn.Conv2d(8, 6, 1), nn.Linear(6, 5)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.d(self.between(self, functional.relu(self.a(x)))).mean((2, 3)))
+
+
+def _of_another(s: Joined, x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return functional.group_norm(s.b(x), 2).reshape(n, c, h * w).reshape(x.shape)
+
+
+def _shuffle(s: Joined, x: Tensor) -> Tensor:
+    n, c, h, w = x.size()
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+SIZES: dict[str, Function] = {
+    "a factor": lambda s, x: x * x.shape[1] ** -0.5,
+    "a divisor": lambda s, x: s.b(x) / x.size(dim=-3),
+    "all of the shape": lambda s, x: s.b(x).flatten(2).reshape(x.shape),
+    "a part of the shape": lambda s, x: functional.group_norm(s.b(x), 2).flatten(2).reshape(x.shape[:2] + (8, 8)),  # noqa: RUF005
+    "the shape of another": _of_another,
+    "a shuffle": _shuffle,
+    "an expansion": lambda s, x: s.b(x) + x.mean((2, 3)).view(x.size(0), x.size(1), 1, 1).expand(x.shape),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_along_gated_channels_is_that_of_the_dense_network(name: str) -> None:
+    gated = check_cuts(Joined(SIZES[name]))
+    assert "a" in gated.groups
+
+
+def test_a_shuffle_of_two_channels_is_followed() -> None:
+    network = Joined(_shuffle)
+    network.a, network.d = nn.Conv2d(3, 2, 3, padding=1), nn.Conv2d(2, 6, 1)
+    assert check_cuts(network).groups == {"a": 2, "d": 6}
+
+
+def test_channels_are_left_open_where_elements_are_counted() -> None:
+    for count in (lambda x: x.numel(), lambda x: x.shape[1:].numel()):
+        gated = check_cuts(Joined(lambda s, x, count=count: s.b(x) / count(x)))
+        assert gated.not_gated["a"] == "the number of its elements is read"
+
+
+def test_a_layer_whose_channels_are_all_closed_goes_though_its_size_is_read() -> None:
+    gated = check_cuts(Joined(_of_another))
+    closed = {name: torch.full((n,), name != "a") for name, n in gated.groups.items()}
+    static = extract(gated, closed)
+    verify(gated, static, torch.randn(2, 3, 8, 8, dtype=torch.float64), 1e-10)
+    assert "a.weight" not in static.state_dict()
