@@ -34,7 +34,6 @@ class Cutter:
         self.graph = fx.Graph()
         self.copies: dict[fx.Node, fx.Node] = {}
         self.graph.output(self.graph.graph_copy(self.dense.graph, self.copies))
-        self._was_read = {copy: bool(copy.users) for copy in self.copies.values()}
         self._extra: dict[str, Tensor] = {}
         self._folded: dict[str, tuple[Tensor, Pairs]] = {}
         self._constants: set[fx.Node] = set()
@@ -80,12 +79,9 @@ class Cutter:
         self.sweep()
 
     def sweep(self) -> None:
-        """Erase what lost its last reader; what never had one stays as its author wrote it, but for assertions."""
+        """Erase what has no reader, assertions among it."""
         for copy in reversed(list(self.graph.nodes)):
-            if copy.target is torch._assert:
-                self.graph.erase_node(copy)
-                self._was_read.update(dict.fromkeys(copy.all_input_nodes, True))
-            elif copy.op not in ("output", "placeholder") and not copy.users and self._was_read.get(copy, True):
+            if copy.op not in ("output", "placeholder") and not copy.users:
                 self.graph.erase_node(copy)
 
     def build(self) -> tuple[fx.GraphModule, Slices]:

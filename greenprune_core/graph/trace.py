@@ -55,6 +55,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     answer = _answer(clone, example_input)  # before the rewriting, which changes layers of the clone
     traced = _trace_graph(clone)
     hand_on_values(traced, example_input)
+    _drop_dead_code(traced)
     _replace_functional_dropout(traced)
     write_out_attention(traced)
     _check_same(answer, traced, example_input)
@@ -223,6 +224,13 @@ def _check_same(expected: Tensor, traced: fx.GraphModule, example_input: Tensor)
             f"a network answers alike when it is traced, but {type(traced).__name__} does not; hooks on the network "
             "itself and numbers that forward draws outside of torch are not followed: move them into layers"
         )
+
+
+def _drop_dead_code(traced: fx.GraphModule) -> None:
+    """Leave out what nobody reads: it would keep closed branches in the network, at a cost that is not expected."""
+    traced.graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
 
 
 def _replace_functional_dropout(traced: fx.GraphModule) -> None:

@@ -8,7 +8,9 @@ from exact_cuts import check_cuts
 from torch import Tensor, nn
 from torch.nn import functional
 
+from greenprune_core.cost import ExpectedCost, count_cost
 from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.extract import extract
 from greenprune_core.gates import attach_gates
 
 
@@ -101,3 +103,42 @@ def test_writing_over_a_part_of_a_value_that_is_read_later_is_refused(
 def test_what_has_no_twin_that_writes_elsewhere_is_refused() -> None:
     with pytest.raises(UnsupportedNetworkError, match=r"but zero_ .* has none"):
         attach_gates(Layers(lambda s, x: s.a(x).zero_()), torch.zeros(1, 3, 8, 8))
+
+
+def _unread_addition(s: Layers, x: Tensor) -> Tensor:
+    x = s.relu(s.a(x))
+    x = x + s.c(s.b(x))
+    x + s.b(x)
+    return x
+
+
+def _unread_reader(s: Layers, x: Tensor) -> Tensor:
+    x = s.a(x)
+    y = torch.tanh(s.b(x))
+    s.c(y)
+    return x + s.c(y)
+
+
+@pytest.mark.parametrize("forward", [_unread_addition, _unread_reader])
+def test_what_nobody_reads_does_not_keep_a_closed_branch(forward: Callable[[Layers, Tensor], Tensor]) -> None:
+    gated = check_cuts(Layers(forward), "layer")
+    (branch,) = gated.groups
+    masks = {branch: torch.zeros(1, dtype=torch.bool)}
+    expected = ExpectedCost(gated.structure, "macs")(gated.flatten_masks(masks))
+    static = extract(gated, masks)
+    assert count_cost(static, torch.zeros(1, 3, 8, 8, dtype=torch.float64)).macs == float(expected)
+    assert {name for name, _ in static.named_children()} == {"a", "relu", "d", "classify"} - (
+        {"relu"} if forward is _unread_reader else set()
+    )
+
+
+def test_a_head_that_is_read_in_training_only_is_left_out() -> None:
+    class WithHead(Layers):
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+            aside = self.c(self.b(self.a(x)))
+            y = super().forward(x)
+            return (y, aside) if self.training else y
+
+    gated = check_cuts(WithHead(lambda s, x: s.relu(s.a(x))))
+    assert gated.groups == {"a": 8, "d": 6}
+    assert not [name for name, _ in gated.network.named_parameters() if name.startswith(("b.", "c."))]
