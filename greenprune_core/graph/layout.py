@@ -52,7 +52,7 @@ def takes(flow: Flow, node: fx.Node) -> Worn:
     assert isinstance(source, fx.Node)
     worn = flow.worn.get(source)
     if isinstance(worn, list):
-        return worn[int(node.args[1])]  # type: ignore[arg-type]
+        return worn[node.args[1]]  # type: ignore[index]
     if not is_tensor(node):
         return None
     return _moved_or_unknown(flow, node)
@@ -97,7 +97,8 @@ def _moved_or_unknown(flow: Flow, node: fx.Node) -> Worn:
 
 
 def _name(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target))
+    """Name an operation; a layer (`nn.Flatten`) has a name of its author's."""
+    return "" if node.op == "call_module" else str(getattr(node.target, "__name__", node.target))
 
 
 def _input_shape(node: fx.Node) -> torch.Size:

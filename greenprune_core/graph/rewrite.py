@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional
-from torch import fx
+from torch import fx, nn
 
 from greenprune_core.graph import layout
 from greenprune_core.graph.cutter import Cutter
@@ -15,13 +15,26 @@ from greenprune_core.graph.sizes import axis_of_size, is_size
 from greenprune_core.graph.trace import is_tensor, replace_by_constant
 
 _SPLITS = ("chunk", "split")
-_RESHAPES = ("view", "reshape", "unflatten", "expand")
-_OTHER_LAYOUT = ("flatten", "permute", "transpose", "swapaxes", "unsqueeze", "squeeze", "contiguous", "getitem")
+_RESHAPES = ("view", "reshape", "expand")
+_OTHER_LAYOUT = (
+    "unflatten",
+    "flatten",
+    "permute",
+    "transpose",
+    "swapaxes",
+    "unsqueeze",
+    "squeeze",
+    "contiguous",
+    "getitem",
+)
 
 
 def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
     """Adapt the copy of one operation to the channels that stay, if it depends on their number or order."""
     name = str(getattr(node.target, "__name__", node.target))
+    if node.op == "call_module":
+        # The name of a layer is its author's; nn.Flatten is the one that views.
+        name = "flatten" if isinstance(cutter.dense.get_submodule(name), nn.Flatten) else ""
     if name in ("cat", "concat"):
         _drop_empty_parts(cutter, node)
     elif name == "pad":
@@ -38,6 +51,8 @@ def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
             _reorder(cutter, node)
         elif _n_varying(cutter, node) <= 1 and name == "getitem":
             _take_kept(cutter, node)
+        elif _n_varying(cutter, node) <= 1 and name == "unflatten":
+            _resize_parts_of_axis(cutter, node)
         elif _n_varying(cutter, node) <= 1 and name in _RESHAPES:
             _resize_shape(cutter, node)
 
@@ -54,6 +69,8 @@ def _n_varying(cutter: Cutter, node: fx.Node) -> int:
 def _drop_empty_parts(cutter: Cutter, node: fx.Node) -> None:
     copy = cutter.copies[node]
     parts: Any = node.args[0]
+    if isinstance(parts, fx.Node):  # all parts of a split, none of them cut
+        return
     kept = [cutter.kept(part) for part in parts]
     pairs = zip(parts, copy.args[0], kept, strict=True)  # type: ignore[arg-type]
     alive = [copied for _, copied, mask in pairs if mask is None or mask.any()]
@@ -134,6 +151,20 @@ def _resize_shape(cutter: Cutter, node: fx.Node) -> None:
     if sizes[place] != -1:
         sizes[place] = int(kept.sum())
     copy.args = (copy.args[0], tuple(sizes)) if nested else (copy.args[0], *sizes)
+
+
+def _resize_parts_of_axis(cutter: Cutter, node: fx.Node) -> None:
+    """Write the number of kept channels into the sizes that an axis is unflattened to."""
+    copy = cutter.copies[node]
+    kept = cutter.kept(node)
+    assert kept is not None
+    arguments: Any = copy.args
+    source, dim, sizes = arguments[0], arguments[1] % len(tensor_inputs(node)[0].meta["shape"]), list(arguments[2])
+    for axis in varying_axes(kept):
+        place = axis + 1 - dim
+        if 0 <= place < len(sizes) and sizes[place] != -1:
+            sizes[place] = int(kept.sum())
+    copy.args = (source, dim, tuple(sizes))
 
 
 def _reorder(cutter: Cutter, node: fx.Node) -> None:

@@ -5,6 +5,7 @@ out, and functional dropout is turned into a module that follows `train()` and `
 """
 
 import copy
+import inspect
 import operator
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.fx.proxy import TraceError
 
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
+from greenprune_core.graph.calls import write_by_position
 from greenprune_core.graph.in_place import hand_on_values
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
@@ -48,13 +50,14 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     """
     _check_eager(network)
     _check_example(network, example_input)
-    clone = copy.deepcopy(network)
+    clone = copy_network(network)
     modes = {name: module.training for name, module in clone.named_modules()}
     clone.eval()
     _run_once(clone, example_input)
     answer = _answer(clone, example_input)  # before the rewriting, which changes layers of the clone
     traced = _trace_graph(clone)
     hand_on_values(traced, example_input)
+    write_by_position(traced)
     _drop_dead_code(traced)
     _replace_functional_dropout(traced)
     write_out_attention(traced)
@@ -64,6 +67,22 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     for name, module in traced.named_modules():
         module.training = modes.get(name, network.training)
     return traced
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """Return a deep copy.
+
+    Raises:
+        UnsupportedNetworkError: it holds a tensor that was computed, which torch does not copy.
+    """
+    try:
+        return copy.deepcopy(network)
+    except RuntimeError as error:
+        raise UnsupportedNetworkError(
+            f"a network is copied before it is gated, but copying {type(network).__name__} stopped with: "
+            f"{_first_line(error)}; instead of torch.nn.utils.weight_norm use "
+            "torch.nn.utils.parametrizations.weight_norm, and keep no computed tensor in a layer"
+        ) from error
 
 
 def record_shapes(traced: fx.GraphModule, example_input: Tensor) -> None:
@@ -108,6 +127,13 @@ class _Tracer(fx.Tracer):
         if type(m).__module__ == "torchvision.ops.stochastic_depth":
             return True
         return super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
+    ) -> tuple[Any, list[Any]]:
+        # The images are the only input: further parameters of forward have their defaults, which may decide its way.
+        name = next(iter(list(inspect.signature(root_fn).parameters)[1:]), "input")
+        return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
 
 
 def _check_eager(network: nn.Module) -> None:
@@ -166,16 +192,6 @@ def _trace_graph(network: nn.Module) -> fx.GraphModule:
             f"the control flow and the shapes of a network do not depend on its data, but tracing {name} stopped with: "
             f"{_first_line(error)}; move that decision out of forward"
         ) from error
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    for extra in inputs[1:]:
-        if not extra.args:
-            raise UnsupportedNetworkError(
-                f"a network takes one input, but {name} takes {len(inputs)}; wrap it so that forward has one argument"
-            )
-    for extra in inputs[1:]:
-        default = extra.args[0]
-        extra.replace_all_uses_with(default)
-        graph.erase_node(extra)
     return fx.GraphModule(network, graph, class_name=name)
 
 

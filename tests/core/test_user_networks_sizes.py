@@ -71,3 +71,45 @@ def test_a_layer_whose_channels_are_all_closed_goes_though_its_size_is_read() ->
     static = extract(gated, closed)
     verify(gated, static, torch.randn(2, 3, 8, 8, dtype=torch.float64), 1e-10)
     assert "a.weight" not in static.state_dict()
+
+
+def _shuffle_by_layers(s: Joined, x: Tensor) -> Tensor:
+    return s.view(s.unflatten(x).transpose(1, 2))
+
+
+def _squeeze_and_excite(s: Joined, x: Tensor) -> Tensor:
+    return x * torch.sigmoid(s.view(s.b(x.mean((2, 3), keepdim=True)).flatten(1)))
+
+
+def with_layers(between: Function, **layers: nn.Module) -> Joined:
+    """Add layers under names that are those of operations."""
+    network = Joined(between)
+    for name, layer in layers.items():
+        network.add_module(name, layer)
+    return network
+
+
+VIEWS: dict[str, Callable[[], Joined]] = {
+    "unflatten as a method": lambda: Joined(lambda s, x: s.b(x).flatten(1).unflatten(1, (8, 8, 8))),
+    "unflatten from the end": lambda: Joined(lambda s, x: s.b(x).flatten(2).unflatten(dim=-1, sizes=(8, -1))),
+    "the layer Unflatten": lambda: with_layers(_squeeze_and_excite, view=nn.Unflatten(1, (8, 1, 1))),
+    "a shuffle by layers": lambda: with_layers(
+        _shuffle_by_layers, unflatten=nn.Unflatten(1, (2, 4)), view=nn.Flatten(1, 2)
+    ),
+    "sizes by keyword": lambda: Joined(lambda s, x: torch.reshape(x.view(size=(-1, 8, 64)), shape=(-1, 8, 8, 8))),
+    "layers called as operations": lambda: with_layers(
+        lambda s, x: s.cat(s.split(s.pad(s.chunk(x)))),
+        chunk=nn.Conv2d(8, 8, 3),
+        pad=nn.ZeroPad2d(1),
+        split=nn.Conv2d(8, 8, 1),
+        cat=nn.BatchNorm2d(8),
+    ),
+    "a flattening called split": lambda: with_layers(
+        lambda s, x: s.b(s.split(x).view(-1, 8, 8, 8)), split=nn.Flatten(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_are_cut_however_they_are_written_and_layers_however_they_are_called(name: str) -> None:
+    assert "a" in check_cuts(VIEWS[name]()).groups

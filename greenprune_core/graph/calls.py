@@ -1,0 +1,51 @@
+"""Calls written in one way: layout operations take their arguments by position, whatever way forward wrote them."""
+
+from typing import Any
+
+from torch import fx, nn
+
+_PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    **dict.fromkeys(("cat", "concat"), (("tensors",), ("dim",))),
+    **dict.fromkeys(("transpose", "swapaxes"), (("input",), ("dim0", "axis0"), ("dim1", "axis1"))),
+    "permute": (("input",), ("dims",)),
+    **dict.fromkeys(("view", "reshape", "expand"), (("input",), ("shape", "size"))),
+    "unflatten": (("input",), ("dim",), ("sizes",)),
+    "flatten": (("input",), ("start_dim",), ("end_dim",)),
+    "chunk": (("input",), ("chunks",), ("dim",)),
+    "split": (("input", "tensor"), ("split_size", "split_size_or_sections"), ("dim",)),
+    "pad": (("input",), ("pad",), ("mode",), ("value",)),
+}
+"""The parameters in order, each with the names that it has as a function and as a method."""
+
+
+def write_by_position(traced: fx.GraphModule) -> None:
+    """Rewrite the calls of layout operations that name their arguments, and the layer that unflattens."""
+    for node in list(traced.graph.nodes):
+        if node.op == "call_module":
+            _unflatten(traced, node)
+        elif node.op in ("call_function", "call_method") and node.kwargs:
+            _by_position(node, _PARAMETERS.get(str(getattr(node.target, "__name__", node.target)), ()))
+    traced.graph.lint()
+    traced.recompile()
+
+
+def _by_position(node: fx.Node, parameters: tuple[tuple[str, ...], ...]) -> None:
+    args, kwargs = list(node.args), dict(node.kwargs)
+    for names in parameters[len(args) :]:
+        name = next((name for name in names if name in kwargs), None)
+        if name is None:
+            break
+        args.append(kwargs.pop(name))
+    node.args, node.kwargs = tuple(args), kwargs
+
+
+def _unflatten(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Call the method: its sizes are rewritten where channels are cut, those of a layer are not."""
+    module: Any = traced.get_submodule(str(node.target))
+    if type(module) is not nn.Unflatten or module._forward_hooks or module._forward_pre_hooks:
+        return
+    with traced.graph.inserting_before(node):
+        arguments = (node.all_input_nodes[0], module.dim, tuple(module.unflattened_size))
+        method = traced.graph.call_method("unflatten", arguments)
+    node.replace_all_uses_with(method)
+    traced.graph.erase_node(node)
