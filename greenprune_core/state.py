@@ -4,7 +4,6 @@ Randomness needs no saving: each step draws from generators seeded by (seed, epo
 on anywhere, also on another machine.
 """
 
-import copy
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from greenprune_core.data import ImageData
 from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract
 from greenprune_core.gates import GatedNetwork, attach_gates
+from greenprune_core.graph.trace import copy_network
 from greenprune_core.network_checks import check_outputs, check_same, check_trainable
 from greenprune_core.optimisation import build_optimiser
 from greenprune_core.pressure import Pressure
@@ -258,7 +258,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         ConfigError: the network cannot be trained, or the budget leaves no room for the floors.
     """
     check_trainable(network, data)
-    network = copy.deepcopy(network).to(device)  # .to() would move the caller's own
+    network = copy_network(network).to(device)  # .to() would move the caller's own
     example = example_images(data, device)
     gates = config.gates
     gated = attach_gates(

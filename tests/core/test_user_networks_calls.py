@@ -1,0 +1,90 @@
+"""Networks whose forward has further parameters, and that call operations their own way, are gated or refused."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from exact_cuts import check_cuts
+from small_pass import SMALL
+from torch import Tensor, nn
+from torch.nn import functional
+
+from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.gates import attach_gates
+from greenprune_core.one_pass import train_one_pass
+
+
+class Layers(nn.Module):
+    """Layers around a function of a test."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor] = torch.tanh) -> None:
+        super().__init__()
+        self.a, self.d, self.classify = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 1), nn.Linear(6, 5)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.d(self.between(functional.relu(self.a(x)))).mean((2, 3)))
+
+
+class Masked(Layers):
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0) -> Tensor:
+        if mask is not None:
+            x = x * mask
+        return super().forward(x) * scale
+
+
+class Choosing(Layers):
+    def forward(  # type: ignore[override]
+        self, x: Tensor, return_features: bool = False, *more: Tensor, **named: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        y = super().forward(x)
+        return (y, x) if return_features else y
+
+
+@pytest.mark.parametrize("kind", [Masked, Choosing])
+def test_further_parameters_of_forward_have_their_defaults(kind: type[Layers]) -> None:
+    gated = check_cuts(kind())
+    assert gated.groups == {"a": 8, "d": 6}
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([parts[1], parts[0]], 1)
+
+
+FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
+    "one axis by name": lambda x: x.flatten(2).transpose(1, dim1=2).transpose(1, 2).view(-1, 8, 8, 8),
+    "transpose by names": lambda x: torch.transpose(input=x, dim0=2, dim1=3),
+    "permute by names": lambda x: torch.permute(input=x, dims=(0, 1, 3, 2)),
+    "cat by names": lambda x: torch.cat(tensors=[x[:, :4], x[:, 4:]], dim=1),
+    "pad by names": lambda x: functional.pad(input=x[:, :6], pad=(0, 0, 0, 0, 1, 1)),
+    "split by names": lambda x: _joined(x.split(split_size=4, dim=1)),
+    "parts in another order": lambda x: _joined(x.chunk(2, 1)[::-1]),
+}
+LEFT: dict[str, Callable[[Tensor], Tensor]] = {
+    "all parts in another order": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "some parts": lambda x: torch.cat(x.split(4, dim=1)[0:2], 1),
+    "all parts": lambda x: torch.cat(x.split([3, 5], 1), 1),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_operations_are_followed_however_their_arguments_are_written(name: str) -> None:
+    assert check_cuts(Layers(FOLLOWED[name])).groups == {"a": 8, "d": 6}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_joins_of_a_whole_split_are_left_dense_with_the_reason(name: str) -> None:
+    gated = check_cuts(Layers(LEFT[name]))
+    assert gated.groups == {"d": 6}
+    assert gated.not_gated["a"] == "read by cat in a layout that is not followed"
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+def test_the_old_weight_norm_is_refused_with_the_way_to_the_new_one() -> None:
+    network = Layers()
+    network.a = nn.utils.weight_norm(network.a)
+    way = r"use torch\.nn\.utils\.parametrizations\.weight_norm"
+    with pytest.raises(UnsupportedNetworkError, match=way):
+        attach_gates(network, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(UnsupportedNetworkError, match=way):
+        train_one_pass(SMALL, network)
