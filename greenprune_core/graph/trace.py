@@ -238,7 +238,8 @@ def _check_same(expected: Tensor, traced: fx.GraphModule, example_input: Tensor)
     if not is_same:
         raise UnsupportedNetworkError(
             f"a network answers alike when it is traced, but {type(traced).__name__} does not; hooks on the network "
-            "itself and numbers that forward draws outside of torch are not followed: move them into layers"
+            "itself, `x += y` where `x` is read by another name too, and numbers that forward draws outside of torch "
+            "are not followed: move hooks and draws into layers and write `x = x + y`"
         )
 
 

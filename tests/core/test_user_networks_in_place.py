@@ -100,6 +100,16 @@ def test_writing_over_a_part_of_a_value_that_is_read_later_is_refused(
         attach_gates(Layers(forward), torch.zeros(1, 3, 8, 8))
 
 
+def test_a_sum_in_place_that_tracing_cannot_see_is_refused() -> None:
+    def forward(s: Layers, x: Tensor) -> Tensor:
+        x = y = s.a(x)
+        y += s.b(x)
+        return s.c(x)
+
+    with pytest.raises(UnsupportedNetworkError, match=r"`x \+= y` where `x` is read by another name too"):
+        attach_gates(Layers(forward), torch.zeros(1, 3, 8, 8))
+
+
 def test_what_has_no_twin_that_writes_elsewhere_is_refused() -> None:
     with pytest.raises(UnsupportedNetworkError, match=r"but zero_ .* has none"):
         attach_gates(Layers(lambda s, x: s.a(x).zero_()), torch.zeros(1, 3, 8, 8))
