@@ -52,7 +52,9 @@ def takes(flow: Flow, node: fx.Node) -> Worn:
     assert isinstance(source, fx.Node)
     worn = flow.worn.get(source)
     if isinstance(worn, list):
-        return worn[node.args[1]]  # type: ignore[index]
+        index: Any = node.args[1]
+        parts: Worn = worn[index]
+        return parts
     if not is_tensor(node):
         return None
     return _moved_or_unknown(flow, node)

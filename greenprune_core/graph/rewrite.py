@@ -35,7 +35,7 @@ def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
     if node.op == "call_module":
         # The name of a layer is its author's; nn.Flatten is the one that views.
         name = "flatten" if isinstance(cutter.dense.get_submodule(name), nn.Flatten) else ""
-    if name in ("cat", "concat"):
+    if name in ("cat", "concat") and not isinstance(node.args[0], fx.Node):
         _drop_empty_parts(cutter, node)
     elif name == "pad":
         _shrink_padding(cutter, node)
@@ -69,8 +69,6 @@ def _n_varying(cutter: Cutter, node: fx.Node) -> int:
 def _drop_empty_parts(cutter: Cutter, node: fx.Node) -> None:
     copy = cutter.copies[node]
     parts: Any = node.args[0]
-    if isinstance(parts, fx.Node):  # all parts of a split, none of them cut
-        return
     kept = [cutter.kept(part) for part in parts]
     pairs = zip(parts, copy.args[0], kept, strict=True)  # type: ignore[arg-type]
     alive = [copied for _, copied, mask in pairs if mask is None or mask.any()]

@@ -140,7 +140,7 @@ def _wear_parameter(flow: Flow, parameter: fx.Node, worn: LabelArray, n_axes: in
 def joins(flow: Flow, node: fx.Node) -> Worn:
     """Concatenate labels along an axis other than the batch."""
     parts = node.args[0] if node.args else node.kwargs["tensors"]
-    if not isinstance(parts, (list, tuple)):  # all parts of a split
+    if not isinstance(parts, (list, tuple)):
         return unfollowed(flow, node)
     axis = layout.axis_of(node, node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0))
     if axis < 1:
