@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import fx, nn
 
+from greenprune_core.graph import layout
 from greenprune_core.graph.attention import HEADS
-from greenprune_core.graph.flow import Flow
+from greenprune_core.graph.flow import Flow, has_many_axes, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, Labels, shrink
 from greenprune_core.graph.operators import apply_rule
 
@@ -41,6 +42,8 @@ def couple(traced: fx.GraphModule, *, ignore: Sequence[str] = (), streams: bool 
     flow = Flow(traced=traced, forced_open=_forced_open(traced, ignore))
     for node in traced.graph.nodes:
         flow.worn[node] = apply_rule(flow, node)
+        if _breaks_views(flow, node):
+            flow.worn[node] = unfollowed(flow, node)
     numbered = _number_gates(flow.labels, streams)
     gates = np.asarray(numbered.gates, dtype=np.int64)
     channels = {node: gates[worn] for node, worn in flow.worn.items() if isinstance(worn, np.ndarray)}
@@ -103,6 +106,12 @@ def _unused(name: str, groups: dict[str, int]) -> str:
     while f"{name}#{n}" in groups:
         n += 1
     return f"{name}#{n}"
+
+
+def _breaks_views(flow: Flow, node: fx.Node) -> bool:
+    """Tell whether another operation than a view reads channels that lie along several axes."""
+    inside = any(has_many_axes(flow, source) for source in tensor_inputs(node))
+    return inside and node.op != "output" and HEADS not in node.meta and not layout.is_view(flow, node)
 
 
 def _forced_open(traced: fx.GraphModule, ignore: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx, nn
 
-from greenprune_core.graph.labels import LabelArray, Labels
+from greenprune_core.graph.labels import LabelArray, Labels, varying_axes
 from greenprune_core.graph.trace import is_tensor
 
 Worn = LabelArray | list[LabelArray] | None
@@ -96,9 +96,25 @@ def opened(flow: Flow, node: fx.Node, reason: str) -> Worn:
     return flow.labels.always_open(max(len(node.meta["shape"]) - 1, 0), reason)
 
 
+def has_many_axes(flow: Flow, node: fx.Node) -> bool:
+    """Tell whether the channels of a node's value differ along more than one axis (inside a channel shuffle)."""
+    worn = flow.worn.get(node)
+    return isinstance(worn, np.ndarray) and len(varying_axes(worn)) > 1
+
+
+def entry_of(flow: Flow, node: fx.Node) -> fx.Node:
+    """Return the tensor with channels along one axis that a chain of views started from.
+
+    The sizes of such views are written for all of its channels, so none can go unless the whole chain is replaced.
+    """
+    while has_many_axes(flow, node):
+        node = tensor_inputs(node)[0]
+    return node
+
+
 def keep_open(flow: Flow, node: fx.Node, reason: str) -> None:
     """Never gate the channels of a node's value."""
-    worn = flow.worn.get(node)
+    worn = flow.worn.get(entry_of(flow, node))
     for array in worn if isinstance(worn, list) else [worn]:
         if array is not None:
             flow.labels.keep_open(array, reason)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
 
-from greenprune_core.graph.flow import Flow, Worn, tensor_inputs, unfollowed
-from greenprune_core.graph.labels import LabelArray, shrink, spread
+from greenprune_core.graph.flow import Flow, Worn, entry_of, has_many_axes, tensor_inputs, unfollowed
+from greenprune_core.graph.labels import LabelArray, shrink, spread, varying_axes
 from greenprune_core.graph.trace import is_tensor
+
+_VIEWS = "view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes getitem contiguous".split()
 
 
 def move(node: fx.Node, array: LabelArray) -> LabelArray | list[LabelArray] | None:
@@ -29,6 +31,13 @@ def move(node: fx.Node, array: LabelArray) -> LabelArray | list[LabelArray] | No
     if name == "getitem":
         return _taken(node, array)
     return _reshaped(node, array)
+
+
+def is_view(flow: Flow, node: fx.Node) -> bool:
+    """Tell whether an operation may stand in a chain of views, which is cut by replacing it with one selection."""
+    if node.op == "call_module":
+        return isinstance(flow.module(node), nn.Flatten | nn.Unflatten)
+    return node.op in ("call_function", "call_method") and _name(node) in _VIEWS
 
 
 def reshapes(flow: Flow, node: fx.Node) -> Worn:
@@ -95,7 +104,16 @@ def _moved_or_unknown(flow: Flow, node: fx.Node) -> Worn:
     if len(sources) != 1 or not is_tensor(sources[0]):
         return unfollowed(flow, node)
     moved = move(node, flow.array(sources[0]))
-    return unfollowed(flow, node) if moved is None else moved
+    if moved is None or (isinstance(moved, np.ndarray) and not _ends_where_it_began(flow, sources[0], moved)):
+        return unfollowed(flow, node)
+    return moved
+
+
+def _ends_where_it_began(flow: Flow, source: fx.Node, moved: LabelArray) -> bool:
+    """Tell whether a chain of views that ends here leaves the channels on their axis, so that a selection can do it."""
+    if not has_many_axes(flow, source) or len(varying_axes(moved)) > 1:
+        return True
+    return varying_axes(moved) == varying_axes(flow.array(entry_of(flow, source)))
 
 
 def _name(node: fx.Node) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from greenprune_core.graph import layout
+from greenprune_core.graph.attention import HEADS
 from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, along, spread, varying_axes
 from greenprune_core.graph.trace import ADDITIONS, is_tensor
@@ -181,8 +182,11 @@ def pads(flow: Flow, node: fx.Node) -> Worn:
 
 
 def attends(flow: Flow, node: fx.Node) -> Worn:
-    """Couple all channels of a head, in queries, keys and values: a head stays or goes as a whole."""
-    if len(node.args) != 3 or node.kwargs or not is_tensor(node):
+    """Couple all channels of a head, in queries, keys and values: a head stays or goes as a whole.
+
+    Only in attention that `write_out_attention` wrote: elsewhere the views around it are the author's own.
+    """
+    if HEADS not in node.meta or len(node.args) != 3 or node.kwargs or not is_tensor(node):
         return unfollowed(flow, node)
     arrays = [_by_head(flow, operand) for operand in node.args if isinstance(operand, fx.Node)]
     first = arrays[0]

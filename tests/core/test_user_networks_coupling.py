@@ -1,0 +1,118 @@
+"""Channels of networks as people write them: what cannot be followed is left dense, the rest is cut exactly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from greenprune_core.extract import extract, verify
+from greenprune_core.gates import GatedNetwork, attach_gates
+
+IMAGES = torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+relu = functional.relu
+
+
+class Network(nn.Module):
+    """Layers by name, and what forward does with them."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: Any) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self._forward = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+def conv(n_in: int, n_out: int = 8, size: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, size, padding=size // 2)
+
+
+def patches(n_out: int = 8) -> nn.Conv2d:
+    return nn.Conv2d(3, n_out, 2, stride=2)
+
+
+def head(n_in: int = 8) -> nn.Sequential:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, 5))
+
+
+def tokens(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+def gate(network: nn.Module, granularity: str = "channel", **settings: Any) -> GatedNetwork:
+    torch.manual_seed(0)
+    for parameter in network.double().parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return attach_gates(network.eval(), IMAGES[:1], granularity, **settings)  # type: ignore[arg-type]
+
+
+def check_cuts(gated: GatedNetwork, n_masks: int = 4) -> None:
+    """Cut by random masks that leave each channel group something, and let the gates decide once, for a gradient."""
+    assert torch.equal(gated.eval()(IMAGES), gated.network(IMAGES))
+    for seed in range(n_masks):
+        generator = torch.Generator().manual_seed(seed)
+        masks = {name: torch.rand(n, generator=generator) < 0.5 for name, n in gated.groups.items()}
+        for name, mask in masks.items():
+            mask[:1] |= gated.structure.kinds[name] != "branch"
+        verify(gated, extract(gated, masks), IMAGES, 1e-10)
+    verify(gated, extract(gated, {}), IMAGES, 1e-10)
+    gated.release_gates()
+    gated.train()(IMAGES).sum().backward()
+
+
+def attention(s: Any, x: Tensor) -> Tensor:
+    x = tokens(s.a(x))
+    b, t, _ = x.shape
+    q, k, v = (part.view(b, t, 4, 2).transpose(1, 2) for part in s.project(x))
+    x = x + s.o(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, 8))
+    return s.h(relu(s.m(x)).mean(1))
+
+
+class Three(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.q(x), self.k(x), self.v(x)
+
+
+class Joint(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return q, k, v
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("projection", [Three, Joint])
+def test_attention_that_a_user_wrote_keeps_its_heads(projection: type[nn.Module], streams: bool) -> None:
+    layers = {"project": projection(), "o": nn.Linear(8, 8), "m": nn.Linear(8, 12), "h": nn.Linear(12, 5)}
+    gated = gate(Network(attention, a=patches(), **layers), streams=streams)
+    assert all("scaled_dot_product" in why for name, why in gated.not_gated.items() if name.startswith("project"))
+    assert "m" in gated.groups
+    check_cuts(gated)
+
+
+def shuffle_with_relu_inside(s: Any, x: Tensor) -> Tensor:
+    n, c, h, w = (x := s.a(x)).shape
+    return s.h(s.b(relu(x.view(n, 2, c // 2, h, w)).transpose(1, 2).reshape(n, c, h, w)))
+
+
+def channels_to_the_last_axis(s: Any, x: Tensor) -> Tensor:
+    n, c, h, w = (x := s.a(x)).shape
+    x = x.view(n, 2, c // 2, h * w).permute(0, 3, 2, 1).flatten(2)
+    return s.h(s.b(x.transpose(1, 2).reshape(n, c, h, w)))
+
+
+@pytest.mark.parametrize("forward", [shuffle_with_relu_inside, channels_to_the_last_axis])
+def test_channels_over_two_axes_are_only_followed_through_views(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    check_cuts(gate(Network(forward, a=conv(3), b=conv(8), h=head(8))))
