@@ -39,7 +39,7 @@ def couple(traced: fx.GraphModule, *, ignore: Sequence[str] = (), streams: bool 
         ignore: layers (or prefixes of their names) whose output channels stay open.
         streams: also gate the channels coupled through additions.
     """
-    flow = Flow(traced=traced, forced_open=_forced_open(traced, ignore))
+    flow = Flow(traced=traced, forced_open=_ignored(traced, ignore), whole=_sharing(traced))
     for node in traced.graph.nodes:
         flow.worn[node] = apply_rule(flow, node)
         if _breaks_views(flow, node):
@@ -114,7 +114,7 @@ def _breaks_views(flow: Flow, node: fx.Node) -> bool:
     return inside and node.op != "output" and HEADS not in node.meta and not layout.is_view(flow, node)
 
 
-def _forced_open(traced: fx.GraphModule, ignore: Sequence[str]) -> dict[str, str]:
+def _sharing(traced: fx.GraphModule) -> dict[str, str]:
     reasons: dict[str, str] = {}
     owners: dict[int, str] = {}
     for name, module in traced.named_modules():
@@ -124,7 +124,13 @@ def _forced_open(traced: fx.GraphModule, ignore: Sequence[str]) -> dict[str, str
             other = owners.setdefault(id(parameter), name)
             if other != name:
                 reasons[name] = reasons[other] = "shares its weights with another layer"
-    for name, _ in traced.named_modules():
-        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in ignore):
-            reasons.setdefault(name, "ignored on request")
     return reasons
+
+
+def _ignored(traced: fx.GraphModule, ignore: Sequence[str]) -> dict[str, str]:
+    names = (name for name, _ in traced.named_modules())
+    return {
+        name: "ignored on request"
+        for name in names
+        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in ignore)
+    }

@@ -19,6 +19,8 @@ class Flow:
     traced: fx.GraphModule
     forced_open: dict[str, str]
     """Layers whose outputs are never gated, with the reason."""
+    whole: dict[str, str] = field(default_factory=dict)
+    """Layers and parameters of which nothing is cut, neither for inputs nor for outputs, with the reason."""
     labels: Labels = field(default_factory=Labels)
     worn: dict[fx.Node, Worn] = field(default_factory=dict)
     """Labels of every node's value; None for what is no activation."""
@@ -46,8 +48,9 @@ class Flow:
         layer = str(node.target)
         if layer not in self.made:
             self.made[layer] = self.labels.create(shape, layer)
-            if layer in self.forced_open:
-                self.labels.keep_open(self.made[layer], self.forced_open[layer])
+            reason = self.whole.get(layer, self.forced_open.get(layer))
+            if reason is not None:
+                self.labels.keep_open(self.made[layer], reason)
         return self.made[layer].reshape(shape)
 
     def reads(self, node: fx.Node, channels: LabelArray) -> None:
@@ -57,8 +60,15 @@ class Flow:
             self.labels.union(self.read[layer], channels)
         else:
             self.read[layer] = channels
-        if self.forced_open.get(layer, "").startswith("shares"):
-            self.labels.keep_open(channels, self.forced_open[layer])
+        if layer in self.whole:
+            self.labels.keep_open(channels, self.whole[layer])
+
+    def keep_whole(self, layer: str, reason: str) -> None:
+        """Cut nothing of a layer or parameter, at the calls so far and at those to come."""
+        reason = self.whole.setdefault(layer, reason)
+        for channels in (self.made.get(layer), self.read.get(layer)):
+            if channels is not None:
+                self.labels.keep_open(channels, reason)
 
 
 def tensor_inputs(node: fx.Node) -> list[fx.Node]:
@@ -86,7 +96,9 @@ def unfollowed(flow: Flow, node: fx.Node) -> Worn:
 
 
 def opened(flow: Flow, node: fx.Node, reason: str) -> Worn:
-    """Keep all channels open that a node reads, and let its value wear one open label."""
+    """Keep all channels open that a node reads, its layer whole, and let its value wear one open label."""
+    if node.op == "call_module":
+        flow.keep_whole(str(node.target), reason)
     for source in tensor_inputs(node):
         keep_open(flow, source, reason)
     if isinstance(node.meta["shape"], list):

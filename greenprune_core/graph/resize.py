@@ -34,7 +34,8 @@ def resize(
     plan = _PLANS.get(type(module))
     tensors: dict[str, Pairs] = {}
     sizes: dict[str, int] = {}
-    if plan is not None and inputs is not None and outputs is not None:
+    # Where nothing is closed there need not be an axis of channels: such layouts are left whole.
+    if plan is not None and inputs is not None and outputs is not None and not (inputs.all() and outputs.all()):
         tensors, sizes = plan(module, inputs, outputs)
     if not tensors:
         return copy.deepcopy(module), dict.fromkeys(module.state_dict(), ())

@@ -116,3 +116,44 @@ def channels_to_the_last_axis(s: Any, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("forward", [shuffle_with_relu_inside, channels_to_the_last_axis])
 def test_channels_over_two_axes_are_only_followed_through_views(forward: Callable[[Any, Tensor], Tensor]) -> None:
     check_cuts(gate(Network(forward, a=conv(3), b=conv(8), h=head(8))))
+
+
+def channel_attention(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    weight = s.layer(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()
+    return s.h(relu(s.b(x * weight[:, :, None, None])))
+
+
+def token_mixing(s: Any, x: Tensor) -> Tensor:
+    x = tokens(s.a(x))
+    return s.h(relu(s.b((x + s.layer(x.transpose(1, 2)).transpose(1, 2)).transpose(1, 2).view(-1, 8, 4, 4))))
+
+
+def norm_of_tokens(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.b(s.layer(tokens(s.a(x))).transpose(1, 2).reshape(-1, 8, 4, 4))))
+
+
+def literal_view(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.b(relu(s.layer(s.a(x).flatten(1).view(-1, 8, 4, 4))))))
+
+
+def two_layouts(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.layer(tokens(s.a(x))))
+    return s.h(relu(s.b(relu(s.layer(x.transpose(1, 2))).view(-1, 16, 4, 4))))
+
+
+UNFOLLOWED = {
+    "channel_attention": (channel_attention, conv(3), nn.Conv1d(1, 1, 3, padding=1), conv(8)),
+    "token_mixing": (token_mixing, patches(), nn.Linear(16, 16), conv(8)),
+    "norm_of_tokens": (norm_of_tokens, patches(), nn.BatchNorm1d(16), conv(8)),
+    "literal_view": (literal_view, patches(), nn.ConvTranspose2d(8, 8, 3), conv(8)),
+    "two_layouts": (two_layouts, patches(16), nn.Linear(16, 16), conv(16)),
+}
+
+
+@pytest.mark.parametrize("name", UNFOLLOWED)
+def test_a_layer_over_another_axis_than_its_channels_is_left_whole(name: str) -> None:
+    forward, a, layer, b = UNFOLLOWED[name]
+    gated = gate(Network(forward, a=a, layer=layer, b=b, h=head()))
+    assert "b" in gated.groups
+    check_cuts(gated)
