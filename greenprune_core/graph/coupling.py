@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import fx, nn
 
-from greenprune_core.graph import layout
+from greenprune_core.graph import layout, rules
 from greenprune_core.graph.attention import HEADS
-from greenprune_core.graph.flow import Flow, has_many_axes, tensor_inputs, unfollowed
+from greenprune_core.graph.flow import Flow, has_many_axes, kind_of, opened, parameter_of, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, Labels, shrink
-from greenprune_core.graph.operators import apply_rule
+from greenprune_core.graph.operators import FUNCTIONS, METHODS, apply_rule
+from greenprune_core.graph.trace import is_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,19 @@ def couple(traced: fx.GraphModule, *, ignore: Sequence[str] = (), streams: bool 
         ignore: layers (or prefixes of their names) whose output channels stay open.
         streams: also gate the channels coupled through additions.
     """
-    flow = Flow(traced=traced, forced_open=_ignored(traced, ignore), whole=_sharing(traced))
+    flow = Flow(traced=traced, forced_open=_ignored(traced, ignore), whole=_sharing(traced) | _read_beside(traced))
+    from_input: set[fx.Node] = set()
     for node in traced.graph.nodes:
+        if node.op == "placeholder" or from_input & set(node.all_input_nodes):
+            from_input.add(node)
+        _keep_parameters_whole(flow, node)
+        if node.op != "get_attr" and node not in from_input:
+            flow.worn[node] = opened(flow, node, f"{kind_of(flow, node)} does not work on the input")
+            continue
         flow.worn[node] = apply_rule(flow, node)
         if _breaks_views(flow, node):
             flow.worn[node] = unfollowed(flow, node)
-    numbered = _number_gates(flow.labels, streams)
+    numbered = _number_gates(flow.labels, streams, _gated_somewhere(flow))
     gates = np.asarray(numbered.gates, dtype=np.int64)
     channels = {node: gates[worn] for node, worn in flow.worn.items() if isinstance(worn, np.ndarray)}
     channels.update({node: shrink(array) for node, array in channels.items() if HEADS in node.meta})
@@ -71,7 +79,13 @@ class _Numbered:
     reasons: dict[int, str] = field(default_factory=dict)
 
 
-def _number_gates(labels: Labels, streams: bool) -> _Numbered:
+def _gated_somewhere(flow: Flow) -> set[int]:
+    """Return the components that a layer reads, where a gate can decide and multiply."""
+    read = [flow.array(node.all_input_nodes[0]) for node in flow.consumers]
+    return {flow.labels.find(label) for array in read for label in np.unique(array).tolist()}
+
+
+def _number_gates(labels: Labels, streams: bool, read: set[int]) -> _Numbered:
     """Number the gated components, group by group in the order of the first producing layer."""
     components = labels.components()
     numbered = _Numbered(gates=[-1] * len(labels.producer))
@@ -87,6 +101,9 @@ def _number_gates(labels: Labels, streams: bool) -> _Numbered:
             numbered.reasons[root] = reason or "no layer makes it"
     n_gates = 0
     for producers, roots in sorted(by_producers.items(), key=lambda item: min(item[1])):
+        if read.isdisjoint(roots):
+            numbered.reasons.update(dict.fromkeys(roots, "read by no layer"))
+            continue
         name = _unused(producers[0], numbered.groups)
         numbered.groups[name] = len(roots)
         numbered.widths[name] = sum(labels.producer[m] == producers[0] for m in components[roots[0]])
@@ -114,6 +131,15 @@ def _breaks_views(flow: Flow, node: fx.Node) -> bool:
     return inside and node.op != "output" and HEADS not in node.meta and not layout.is_view(flow, node)
 
 
+def _keep_parameters_whole(flow: Flow, node: fx.Node) -> None:
+    """Cut no parameter that anything else reads than an operation by elements, which is cut alongside."""
+    table = FUNCTIONS if node.op == "call_function" else METHODS
+    if table.get(node.target) is not rules.combines:
+        for parameter in node.all_input_nodes:
+            if parameter.op == "get_attr":
+                flow.keep_whole(str(parameter.target), f"read by {kind_of(flow, node)}")
+
+
 def _sharing(traced: fx.GraphModule) -> dict[str, str]:
     reasons: dict[str, str] = {}
     owners: dict[int, str] = {}
@@ -124,6 +150,21 @@ def _sharing(traced: fx.GraphModule) -> dict[str, str]:
             other = owners.setdefault(id(parameter), name)
             if other != name:
                 reasons[name] = reasons[other] = "shares its weights with another layer"
+    return reasons
+
+
+def _read_beside(traced: fx.GraphModule) -> dict[str, str]:
+    """Find layers with weights that forward also reads by itself (a decoder with the encoder's weights)."""
+    layers = {str(node.target) for node in traced.graph.nodes if node.op == "call_module"}
+    owners = {
+        id(tensor): layer
+        for layer in sorted(layers)
+        for tensor in (*traced.get_submodule(layer).parameters(), *traced.get_submodule(layer).buffers())
+    }
+    reasons = {}
+    for node in traced.graph.nodes:
+        if node.op == "get_attr" and is_tensor(node) and (owner := owners.get(id(parameter_of(traced, node)))):
+            reasons[owner] = reasons[str(node.target)] = "its weights are also read by themselves"
     return reasons
 
 

@@ -99,6 +99,9 @@ def opened(flow: Flow, node: fx.Node, reason: str) -> Worn:
     """Keep all channels open that a node reads, its layer whole, and let its value wear one open label."""
     if node.op == "call_module":
         flow.keep_whole(str(node.target), reason)
+    for parameter in node.all_input_nodes:
+        if parameter.op == "get_attr":
+            flow.keep_whole(str(parameter.target), reason)
     for source in tensor_inputs(node):
         keep_open(flow, source, reason)
     if isinstance(node.meta["shape"], list):

@@ -4,65 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from greenprune_core.extract import extract, verify
-from greenprune_core.gates import GatedNetwork, attach_gates
-
-IMAGES = torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-relu = functional.relu
-
-
-class Network(nn.Module):
-    """Layers by name, and what forward does with them."""
-
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: Any) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-        self._forward = forward
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._forward(self, x)
-
-
-def conv(n_in: int, n_out: int = 8, size: int = 3) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, size, padding=size // 2)
-
-
-def patches(n_out: int = 8) -> nn.Conv2d:
-    return nn.Conv2d(3, n_out, 2, stride=2)
-
-
-def head(n_in: int = 8) -> nn.Sequential:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, 5))
-
-
-def tokens(x: Tensor) -> Tensor:
-    return x.flatten(2).transpose(1, 2)
-
-
-def gate(network: nn.Module, granularity: str = "channel", **settings: Any) -> GatedNetwork:
-    torch.manual_seed(0)
-    for parameter in network.double().parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return attach_gates(network.eval(), IMAGES[:1], granularity, **settings)  # type: ignore[arg-type]
-
-
-def check_cuts(gated: GatedNetwork, n_masks: int = 4) -> None:
-    """Cut by random masks that leave each channel group something, and let the gates decide once, for a gradient."""
-    assert torch.equal(gated.eval()(IMAGES), gated.network(IMAGES))
-    for seed in range(n_masks):
-        generator = torch.Generator().manual_seed(seed)
-        masks = {name: torch.rand(n, generator=generator) < 0.5 for name, n in gated.groups.items()}
-        for name, mask in masks.items():
-            mask[:1] |= gated.structure.kinds[name] != "branch"
-        verify(gated, extract(gated, masks), IMAGES, 1e-10)
-    verify(gated, extract(gated, {}), IMAGES, 1e-10)
-    gated.release_gates()
-    gated.train()(IMAGES).sum().backward()
+from torch.nn.functional import relu
+from user_networks import Network, check_cuts, conv, gate, head, patches, tokens
 
 
 def attention(s: Any, x: Tensor) -> Tensor:
@@ -156,4 +101,25 @@ def test_a_layer_over_another_axis_than_its_channels_is_left_whole(name: str) ->
     forward, a, layer, b = UNFOLLOWED[name]
     gated = gate(Network(forward, a=a, layer=layer, b=b, h=head()))
     assert "b" in gated.groups
+    check_cuts(gated)
+
+
+def half_of_a_chunk(s: Any, x: Tensor) -> Tensor:
+    mean, _ = s.a(x).chunk(2, 1)
+    return s.h(relu(s.b(mean + s.same(mean))))
+
+
+def unused_head(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    s.same(x)
+    return s.h(relu(s.b(x)))
+
+
+@pytest.mark.parametrize(("forward", "n_in", "unread"), [(half_of_a_chunk, 4, "a#2"), (unused_head, 8, "same")])
+def test_channels_that_no_layer_reads_have_no_gate(
+    forward: Callable[[Any, Tensor], Tensor], n_in: int, unread: str
+) -> None:
+    gated = gate(Network(forward, a=conv(3), same=conv(n_in, n_in), b=conv(n_in), h=head()))
+    assert unread not in gated.groups
+    assert gated.not_gated.get(unread, "read by no layer") == "read by no layer"
     check_cuts(gated)
