@@ -1,5 +1,6 @@
 """A copy of a dense graph while it is being cut: what is dead, what is constant, what of each tensor stays."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -64,17 +65,14 @@ class Cutter:
         first = self.structure.n_gates - len(self.structure.branches)
         for i, branch in enumerate(self.structure.branches):
             if not self.open_gates[first + i]:
-                addition = self.copies[branch.addition]
-                other = next(n for n in addition.all_input_nodes if n is not self.copies[branch.branch])
-                addition.replace_all_uses_with(other)
+                self.replace(branch.addition, self.copies[branch.shortcut])
         self.sweep()
 
     def fold_constants(self) -> None:
         """Replace layers that read closed channels only by their bias."""
         for node in self.structure.coupling.consumers:
             kept = self.kept(node.all_input_nodes[0])
-            assert kept is not None
-            if self.is_alive(node) and not kept.any():
+            if kept is not None and self.is_alive(node) and not kept.any():
                 self._replace_by_bias(node)
         self.sweep()
 
@@ -93,24 +91,40 @@ class Cutter:
         self._check_path()
         root: dict[str, Any] = dict(self._extra)
         slices: Slices = dict.fromkeys(self._extra, ())
-        for node, copy in self.copies.items():
-            if copy._erased or copy.op not in ("call_module", "get_attr") or copy.target in slices:
-                continue
+        for node in self._copied("call_module"):
             target = str(node.target)
-            if node.op == "get_attr":
-                root[target], slices[target] = self._cut_parameter(node)
-            elif node.op == "call_module" and target not in root:
+            if target not in root:
                 sources = tensor_inputs(node)
                 inputs = self.kept(sources[0]) if sources else None
                 root[target], pairs = resize(self.dense.get_submodule(target), inputs, self.kept(node))
                 slices.update({f"{target}.{name}": pair for name, pair in pairs.items()})
+        for node in self._copied("get_attr"):
+            target = str(node.target)
+            if target in slices and target not in root:  # a layer that is there has it
+                root[target] = _part(root, target)
+            elif target not in root:
+                root[target], slices[target] = self._cut_parameter(node)
         for target, (bias, pairs_of_bias) in self._folded.items():
             root[target], slices[target] = bias, pairs_of_bias
         for copy in self.graph.nodes:
             copy.meta.clear()
         self.graph.lint()
         static = fx.GraphModule(root, self.graph, class_name=type(self.dense).__name__)
+        self._tie(static)
         return static.train(self.dense.training), slices
+
+    def _tie(self, static: fx.GraphModule) -> None:
+        """Let layers share the parameters that they share in the dense network."""
+        first: dict[int, nn.Parameter] = {}
+        for name, part in list(static.named_parameters(remove_duplicate=False)):
+            shared = first.setdefault(id(self.dense.get_parameter(name)), part)
+            if shared is not part:
+                owner, _, own = name.rpartition(".")
+                setattr(static.get_submodule(owner), own, shared)
+
+    def _copied(self, op: str) -> list[fx.Node]:
+        """Return the dense nodes of a kind that are still there as what they were."""
+        return [node for node, copy in self.copies.items() if node.op == copy.op == op and not copy._erased]
 
     def _replace_by_bias(self, node: fx.Node) -> None:
         """Write `zeros(N, ..) + bias`: exact in training too."""
@@ -183,3 +197,10 @@ class Cutter:
                 f"{int(self.open_gates[:-1].sum())} of {len(self.open_gates) - 1} gates and no path; keep at least one "
                 "channel per group"
             )
+
+
+def _part(root: dict[str, Any], target: str) -> Tensor:
+    """Return a parameter or buffer of a layer that has been cut."""
+    layer = next(name for name in root if target.startswith(f"{name}."))
+    part: Tensor = operator.attrgetter(target.removeprefix(f"{layer}."))(root[layer])
+    return part

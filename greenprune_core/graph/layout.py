@@ -14,7 +14,8 @@ from greenprune_core.graph.flow import Flow, Worn, entry_of, has_many_axes, tens
 from greenprune_core.graph.labels import LabelArray, shrink, spread, varying_axes
 from greenprune_core.graph.trace import is_tensor
 
-_VIEWS = "view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes getitem contiguous".split()
+_RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
+_VIEWS = (*_RESHAPES, "permute", "transpose", "swapaxes", "getitem", "contiguous")
 
 
 def move(node: fx.Node, array: LabelArray) -> LabelArray | list[LabelArray] | None:
@@ -79,11 +80,11 @@ def expands(flow: Flow, node: fx.Node) -> Worn:
 
 def reduces(flow: Flow, node: fx.Node) -> Worn:
     """Carry labels through a mean or sum over axes along which channels do not differ."""
-    source = tensor_inputs(node)[0]
-    array = flow.array(source)
+    sources = tensor_inputs(node)
     dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    if not is_tensor(node) or dims is None:
+    if not sources or not is_tensor(node) or dims is None:
         return unfollowed(flow, node)
+    source, array = sources[0], flow.array(sources[0])
     n_axes = len(source.meta["shape"])
     axes = sorted({d % n_axes for d in ([dims] if isinstance(dims, int) else dims)})
     if 0 in axes or any(array.shape[axis - 1] > 1 for axis in axes):

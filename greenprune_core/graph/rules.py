@@ -131,8 +131,11 @@ def _wear_parameter(flow: Flow, parameter: fx.Node, worn: LabelArray, n_axes: in
             cut = cut.take([0], axis=axis)
     if len(varying_axes(cut)) not in (0, len(varying_axes(worn))) or lead < 0:
         flow.labels.keep_open(worn, "scaled by a parameter of another layout")
+        flow.keep_whole(str(parameter.target), "of another layout than the channels")
         return
     if cut.size == 1 and worn.size > 1:
+        if max(shape, default=1) > 1:
+            flow.keep_whole(str(parameter.target), "lies along another axis than the channels")
         return
     flow.reads(parameter, cut.reshape(-1))
     flow.worn[parameter] = cut.reshape(cut.shape[lead:])
@@ -164,6 +167,8 @@ def joins(flow: Flow, node: fx.Node) -> Worn:
 def pads(flow: Flow, node: fx.Node) -> Worn:
     """Carry labels through padding; channels that are padded with zeros (ResNet's parameter-free shortcut) are new."""
     sources = tensor_inputs(node)
+    if not sources:
+        return unfollowed(flow, node)
     amounts: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad")
     mode, value = (*node.args[2:], *[None] * 2)[:2]
     array = flow.array(sources[0])

@@ -1,0 +1,122 @@
+"""Parameters in networks as people write them: shared, read by themselves, made on the way, given to layers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.functional import relu
+from user_networks import Network, check_cuts, conv, gate, head
+
+from greenprune_core.extract import extract
+from greenprune_core.gates import GatedNetwork
+
+
+def three_convolutions(forward: Callable[[Any, Tensor], Tensor], **more: Any) -> GatedNetwork:
+    return gate(Network(forward, a=conv(3), b=conv(8), c=conv(8), h=head(), **more))
+
+
+def in_a_row(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.d(relu(s.c(relu(s.b(relu(s.a(x)))))))))
+
+
+def test_layers_that_share_weights_share_them_after_the_cut() -> None:
+    network = Network(in_a_row, a=conv(3), b=conv(8), c=conv(8), d=conv(8), h=head())
+    network.c.weight = network.b.weight
+    gated = gate(network)
+    check_cuts(gated)
+    static = extract(gated, {"d": torch.arange(8) < 3})
+    assert static.get_parameter("c.weight") is static.get_parameter("b.weight")
+    assert static.get_parameter("c.bias") is not static.get_parameter("b.bias")
+
+
+def tied_decoder(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.c(functional.conv2d(relu(s.b(s.a(x))), s.b.weight.transpose(0, 1), padding=1))))
+
+
+def bias_again(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    return s.h(relu(s.c(relu(s.b(x) + s.b.bias.view(1, -1, 1, 1)))))
+
+
+def weights_before_the_layer(s: Any, x: Tensor) -> Tensor:
+    size = s.b.weight.square().sum()
+    return s.h(relu(s.c(relu(s.b(relu(s.a(x))))))) * (1 + size)
+
+
+def scale_read_twice(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.c(relu(s.b(s.a(x) * s.scale))))) * s.scale.norm()
+
+
+def scale_along_two_axes(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.c(relu(s.b(s.a(x) * s.scale)) * s.scale.view(1, 1, 8, 1))))
+
+
+@pytest.mark.parametrize("forward", [tied_decoder, bias_again, weights_before_the_layer])
+def test_a_layer_whose_weights_are_also_read_by_themselves_is_left_whole(
+    forward: Callable[[Any, Tensor], Tensor],
+) -> None:
+    gated = three_convolutions(forward)
+    assert gated.not_gated["b"] == "its weights are also read by themselves"
+    assert gated.groups
+    check_cuts(gated)
+
+
+@pytest.mark.parametrize("forward", [scale_read_twice, scale_along_two_axes])
+def test_a_parameter_that_more_than_one_operation_reads_is_left_whole(
+    forward: Callable[[Any, Tensor], Tensor],
+) -> None:
+    check_cuts(three_convolutions(forward, scale=nn.Parameter(torch.rand(8, 1, 1))))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with weights of mean zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return functional.conv2d(x, weight, self.bias, padding=1)
+
+
+def standardised(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.c(relu(s.b(relu(s.own(s.a(x))))))))
+
+
+def padded(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.c(relu(s.b(relu(s.a(x) + functional.pad(s.own, (1, 1, 1, 1))))))))
+
+
+def projected(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.c(relu(s.b(s.a(x) * s.linear(s.own)[:, :, None, None])))))
+
+
+def projected_twice(s: Any, x: Tensor) -> Tensor:
+    weight = s.second(relu(s.linear(s.own)))
+    return s.h(relu(s.c(relu(s.b(s.a(x) * weight[:, :, None, None])))))
+
+
+def constant(s: Any, x: Tensor) -> Tensor:
+    ramp = torch.linspace(0, 1, 4, dtype=torch.float64)[None]
+    return s.h(relu(s.c(relu(s.b(s.a(x) + s.linear(ramp)[:, :, None, None])))))
+
+
+OF_CONSTANTS: dict[str, tuple[Callable[[Any, Tensor], Tensor], dict[str, Any]]] = {
+    "standardised": (standardised, {"own": Standardised(8, 8, 3)}),
+    "padded": (padded, {"own": nn.Parameter(torch.rand(1, 1, 6, 6))}),
+    "projected": (projected, {"own": nn.Parameter(torch.rand(1, 4)), "linear": nn.Linear(4, 8)}),
+    "projected_twice": (
+        projected_twice,
+        {"own": nn.Parameter(torch.rand(1, 4)), "linear": nn.Linear(4, 6), "second": nn.Linear(6, 8)},
+    ),
+    "constant": (constant, {"linear": nn.Linear(4, 8)}),
+}
+
+
+@pytest.mark.parametrize("name", OF_CONSTANTS)
+def test_operations_on_parameters_and_constants_are_left_whole(name: str) -> None:
+    forward, more = OF_CONSTANTS[name]
+    gated = three_convolutions(forward, **more)
+    assert "c" not in gated.not_gated or "b" not in gated.not_gated
+    assert not {"own", "linear", "second"} & set(gated.groups)
+    check_cuts(gated)
