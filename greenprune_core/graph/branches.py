@@ -1,5 +1,6 @@
 """Residual branches: the parts of a network that an addition can do without."""
 
+import itertools
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -64,17 +65,18 @@ def _branch_at(
     which = 0 if n_layers[0] > n_layers[1] else 1
     inside = _needless_without(addition, operands[which])
     own = owns[which]
-    entries = {
-        n for inner in own for n in inner.all_input_nodes if n not in own and n.op != "get_attr" and is_tensor(n)
-    }
-    if not _n_layers(traced, inside) or not entries:
+    read = {n for inner in own for n in inner.all_input_nodes if n not in own and n.op != "get_attr" and is_tensor(n)}
+    # The gate decides before the branch runs and once per image, so on what is there by then and has one part for each.
+    before = itertools.takewhile(lambda node: node not in inside, traced.graph.nodes)
+    entries = [n for n in before if n in read and _is_per_image(n, ancestors[n])]
+    if not _n_layers(traced, inside) or not entries or not _is_per_image(addition, ancestors[addition]):
         return None
     return Branch(
         name=_name(traced, inside, taken),
         addition=addition,
         branch=operands[which],
         shortcut=operands[1 - which],
-        entry=[n for n in traced.graph.nodes if n in entries][-1],
+        entry=entries[-1],
         inside=inside,
     )
 
@@ -84,6 +86,12 @@ def _ancestors(traced: fx.GraphModule) -> dict[fx.Node, set[fx.Node]]:
     for node in traced.graph.nodes:
         found[node] = {node}.union(*(found[source] for source in node.all_input_nodes))
     return found
+
+
+def _is_per_image(node: fx.Node, ancestors: set[fx.Node]) -> bool:
+    """Tell whether the first axis of a value goes over the images of the input."""
+    images = next((n for n in ancestors if n.op == "placeholder"), None)
+    return images is not None and bool(node.meta["shape"][:1] == images.meta["shape"][:1])
 
 
 def _n_layers(traced: fx.GraphModule, nodes: set[fx.Node] | frozenset[fx.Node]) -> int:

@@ -13,6 +13,8 @@ from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_input
 from greenprune_core.graph.labels import LabelArray, along, spread, varying_axes
 from greenprune_core.graph.trace import ADDITIONS, is_tensor
 
+_FOLDED = "works on another number of rows than images (parts of an image as a batch)"
+
 
 def mixes(flow: Flow, node: fx.Node) -> Worn:
     """Keep the channels open that an operation mixes or normalises over (LayerNorm, softmax)."""
@@ -57,6 +59,8 @@ def convolution(flow: Flow, node: fx.Node) -> Worn:
     channels = along(array, 0, module.in_channels)
     if channels is None or len(node.all_input_nodes) != 1 or array.ndim != len(module.kernel_size) + 1:
         return unfollowed(flow, node)
+    if not _is_per_image(flow, node):
+        return opened(flow, node, _FOLDED)
     flow.reads(node, channels)
     made = flow.outputs(node, (module.out_channels,) + (1,) * len(module.kernel_size))
     if module.groups == 1:
@@ -68,6 +72,12 @@ def convolution(flow: Flow, node: fx.Node) -> Worn:
     return made
 
 
+def _is_per_image(flow: Flow, node: fx.Node) -> bool:
+    """Tell whether a layer reads as many rows as there are images: gates decide once per image."""
+    images = next(n for n in flow.traced.graph.nodes if n.op == "placeholder")
+    return bool(node.all_input_nodes[0].meta["shape"][:1] == images.meta["shape"][:1])
+
+
 def linear(flow: Flow, node: fx.Node) -> Worn:
     """Read the channels of the last axis and make new ones."""
     module: Any = flow.module(node)
@@ -75,6 +85,8 @@ def linear(flow: Flow, node: fx.Node) -> Worn:
     channels = along(array, array.ndim - 1, module.in_features)
     if channels is None or array.ndim < 1:
         return unfollowed(flow, node)
+    if not _is_per_image(flow, node):
+        return opened(flow, node, _FOLDED)
     flow.reads(node, channels)
     flow.consumers.append(node)
     return flow.outputs(node, (1,) * (array.ndim - 1) + (module.out_features,))
