@@ -86,9 +86,10 @@ class Cutter:
         """Make the smaller layers and put them under the graph.
 
         Raises:
-            ConfigError: the output no longer depends on the input.
+            ConfigError: the output no longer depends on the input, or on a value without channels.
         """
         self._check_path()
+        self._check_not_empty()
         root: dict[str, Any] = dict(self._extra)
         slices: Slices = dict.fromkeys(self._extra, ())
         for node in self._copied("call_module"):
@@ -197,6 +198,16 @@ class Cutter:
                 f"{int(self.open_gates[:-1].sum())} of {len(self.open_gates) - 1} gates and no path; keep at least one "
                 "channel per group"
             )
+
+    def _check_not_empty(self) -> None:
+        """Refuse what torch cannot run: an operation that is still there and has no channel left (padded, viewed)."""
+        for node in self.copies:
+            kept = self.kept(node)
+            if kept is not None and not kept.any() and self.is_alive(node):
+                raise ConfigError(
+                    f"a cut network keeps a channel of every value that it still needs, but these masks close all of "
+                    f"{node.target if node.op == 'call_module' else node.name}; keep at least one channel per group"
+                )
 
 
 def _part(root: dict[str, Any], target: str) -> Tensor:

@@ -41,6 +41,8 @@ def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
         _shrink_padding(cutter, node)
     elif is_size(node) and (kept := cutter.kept(tensor_inputs(node)[0])) is not None and not kept.any():
         _read_from_example(cutter, node)
+    elif name == "squeeze" and len(node.args) == 1 and not node.kwargs:
+        _write_squeezed_axes(cutter, node)
     elif name in _SPLITS and _is_cut(cutter, tensor_inputs(node)[0]):
         _resize_parts(cutter, node)
     elif is_tensor(node) and name in (*_RESHAPES, *_OTHER_LAYOUT) and tensor_inputs(node):
@@ -163,6 +165,14 @@ def _resize_parts_of_axis(cutter: Cutter, node: fx.Node) -> None:
         if 0 <= place < len(sizes) and sizes[place] != -1:
             sizes[place] = int(kept.sum())
     copy.args = (source, dim, tuple(sizes))
+
+
+def _write_squeezed_axes(cutter: Cutter, node: fx.Node) -> None:
+    """Name the axes that the dense network squeezes away: a group cut to one channel keeps its axis."""
+    source = tensor_inputs(node)[0]
+    if is_tensor(source) and _is_cut(cutter, source):
+        axes = tuple(axis for axis, size in enumerate(source.meta["shape"]) if axis and size == 1)
+        cutter.copies[node].args = (cutter.copies[node].args[0], axes)
 
 
 def _reorder(cutter: Cutter, node: fx.Node) -> None:

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
-from user_networks import Network, check_cuts, conv, gate, head, patches, tokens
+from user_networks import IMAGES, Network, check_cuts, conv, gate, head, patches, tokens
+
+from greenprune_core.errors import ConfigError, UnsupportedNetworkError
+from greenprune_core.extract import extract, verify
+from greenprune_core.gates import attach_gates
 
 
 def attention(s: Any, x: Tensor) -> Tensor:
@@ -122,4 +127,61 @@ def test_channels_that_no_layer_reads_have_no_gate(
     gated = gate(Network(forward, a=conv(3), same=conv(n_in, n_in), b=conv(n_in), h=head()))
     assert unread not in gated.groups
     assert gated.not_gated.get(unread, "read by no layer") == "read by no layer"
+    check_cuts(gated)
+
+
+def weighted_by_attention(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    weight = s.layer(x).sigmoid()
+    return s.h((y := s.b(x)) + y * weight)
+
+
+def shuffle_after_a_branch(s: Any, x: Tensor) -> Tensor:
+    n, c, h, w = (x := s.a(x)).shape
+    x = (x + relu(s.layer(x))).view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+    return s.h(relu(s.b(x)))
+
+
+def halves_as_a_batch(s: Any, x: Tensor) -> Tensor:
+    n = x.shape[0]
+    x = relu(s.a(x)).view(n, 8, 2, 4, 8).transpose(1, 2).reshape(2 * n, 8, 4, 8)
+    x = x + s.last(relu(s.layer(x)))
+    return s.h(relu(s.b(x.view(n, 2, 8, 4, 8).transpose(1, 2).reshape(n, 8, 8, 8))))
+
+
+@pytest.mark.parametrize("granularity", ["layer", "both"])
+@pytest.mark.parametrize("forward", [weighted_by_attention, shuffle_after_a_branch, halves_as_a_batch])
+def test_branches_are_gated_where_they_can_be_and_cut_exactly(
+    forward: Callable[[Any, Tensor], Tensor], granularity: str
+) -> None:
+    network = Network(forward, a=conv(3), layer=conv(8), last=conv(8), b=conv(8), h=head())
+    try:
+        gated = gate(network, granularity)
+    except UnsupportedNetworkError:
+        assert granularity == "layer"
+        assert forward is not shuffle_after_a_branch
+    else:
+        check_cuts(gated)
+
+
+def squeezed(s: Any, x: Tensor) -> Tensor:
+    return s.c(relu(s.b(relu(s.a(x)).mean((2, 3), keepdim=True).squeeze())))
+
+
+def test_a_channel_axis_of_one_is_not_squeezed_away() -> None:
+    torch.manual_seed(0)
+    network = Network(squeezed, a=conv(3), b=nn.Linear(8, 6), c=nn.Linear(6, 5)).double().eval()
+    gated = attach_gates(network, IMAGES[:2])
+    static = extract(gated, {"a": torch.arange(8) == 3})
+    assert verify(gated, static, IMAGES, 1e-10) >= 0
+
+
+def padded_channels(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.b(functional.pad(relu(s.a(x)), (0, 0, 0, 0, 1, 1)))))
+
+
+def test_a_value_without_channels_is_refused_where_it_is_still_needed() -> None:
+    gated = gate(Network(padded_channels, a=conv(3), b=conv(10), h=head()))
+    with pytest.raises(ConfigError, match="close all of"):
+        extract(gated, {"a": torch.zeros(8, dtype=torch.bool)})
     check_cuts(gated)

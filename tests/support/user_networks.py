@@ -50,6 +50,7 @@ def gate(network: nn.Module, granularity: str = "channel", **settings: Any) -> G
 
 def check_cuts(gated: GatedNetwork, n_masks: int = 4) -> None:
     """Cut by random masks that leave each channel group something, and let the gates decide once, for a gradient."""
+    gated.open_gates()
     assert torch.equal(gated.eval()(IMAGES), gated.network(IMAGES))
     for seed in range(n_masks):
         generator = torch.Generator().manual_seed(seed)
