@@ -185,3 +185,13 @@ def test_a_value_without_channels_is_refused_where_it_is_still_needed() -> None:
     with pytest.raises(ConfigError, match="close all of"):
         extract(gated, {"a": torch.zeros(8, dtype=torch.bool)})
     check_cuts(gated)
+
+
+def parts_the_other_way_round(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.b(torch.cat(relu(s.a(x)).chunk(2, 1)[::-1], 1))))
+
+
+def test_a_slice_of_a_split_is_left_dense() -> None:
+    gated = gate(Network(parts_the_other_way_round, a=conv(3), b=conv(8), h=head()))
+    assert set(gated.groups) == {"b"}
+    check_cuts(gated)
