@@ -129,10 +129,10 @@ def entry_of(flow: Flow, node: fx.Node) -> fx.Node:
 
 def keep_open(flow: Flow, node: fx.Node, reason: str) -> None:
     """Never gate the channels of a node's value."""
-    worn = flow.worn.get(entry_of(flow, node))
-    for array in worn if isinstance(worn, list) else [worn]:
-        if array is not None:
-            flow.labels.keep_open(array, reason)
+    for worn in (flow.worn.get(node), flow.worn.get(entry_of(flow, node))):
+        for array in worn if isinstance(worn, list) else [worn]:
+            if array is not None:
+                flow.labels.keep_open(array, reason)
 
 
 def kind_of(flow: Flow, node: fx.Node) -> str:
