@@ -86,10 +86,9 @@ class Cutter:
         """Make the smaller layers and put them under the graph.
 
         Raises:
-            ConfigError: the output no longer depends on the input, or on a value without channels.
+            ConfigError: the output no longer depends on the input, or a layer that it needs has no channel left.
         """
         self._check_path()
-        self._check_not_empty()
         root: dict[str, Any] = dict(self._extra)
         slices: Slices = dict.fromkeys(self._extra, ())
         for node in self._copied("call_module"):
@@ -98,6 +97,7 @@ class Cutter:
                 sources = tensor_inputs(node)
                 inputs = self.kept(sources[0]) if sources else None
                 root[target], pairs = resize(self.dense.get_submodule(target), inputs, self.kept(node))
+                _check_not_empty(target, root[target])
                 slices.update({f"{target}.{name}": pair for name, pair in pairs.items()})
         for node in self._copied("get_attr"):
             target = str(node.target)
@@ -199,19 +199,18 @@ class Cutter:
                 "channel per group"
             )
 
-    def _check_not_empty(self) -> None:
-        """Refuse what torch cannot run: an operation that is still there and has no channel left (padded, viewed)."""
-        for node in self.copies:
-            kept = self.kept(node)
-            if kept is not None and not kept.any() and self.is_alive(node):
-                raise ConfigError(
-                    f"a cut network keeps a channel of every value that it still needs, but these masks close all of "
-                    f"{node.target if node.op == 'call_module' else node.name}; keep at least one channel per group"
-                )
-
 
 def _part(root: dict[str, Any], target: str) -> Tensor:
     """Return a parameter or buffer of a layer that has been cut."""
     layer = next(name for name in root if target.startswith(f"{name}."))
     part: Tensor = operator.attrgetter(target.removeprefix(f"{layer}."))(root[layer])
     return part
+
+
+def _check_not_empty(name: str, layer: nn.Module) -> None:
+    """Refuse a layer that makes nothing but is needed (it is padded, or its size is written into a view)."""
+    if any(parameter.numel() == 0 for parameter in layer.parameters()):
+        raise ConfigError(
+            f"a layer of a cut network keeps a channel, but these masks close all of {name}, whose output is still "
+            "needed; keep at least one channel per group"
+        )
