@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from exact_cuts import IMAGES, check_gated
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
-from user_networks import IMAGES, Network, check_cuts, conv, gate, head, patches, tokens
+from user_networks import Network, conv, gate, head, patches, tokens
 
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.extract import extract, verify
@@ -49,7 +50,7 @@ def test_attention_that_a_user_wrote_keeps_its_heads(projection: type[nn.Module]
     gated = gate(Network(attention, a=patches(), **layers), streams=streams)
     assert all("scaled_dot_product" in why for name, why in gated.not_gated.items() if name.startswith("project"))
     assert "m" in gated.groups
-    check_cuts(gated)
+    check_gated(gated)
 
 
 def shuffle_with_relu_inside(s: Any, x: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def channels_to_the_last_axis(s: Any, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("forward", [shuffle_with_relu_inside, channels_to_the_last_axis])
 def test_channels_over_two_axes_are_only_followed_through_views(forward: Callable[[Any, Tensor], Tensor]) -> None:
-    check_cuts(gate(Network(forward, a=conv(3), b=conv(8), h=head(8))))
+    check_gated(gate(Network(forward, a=conv(3), b=conv(8), h=head(8))))
 
 
 def channel_attention(s: Any, x: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def test_a_layer_over_another_axis_than_its_channels_is_left_whole(name: str) ->
     forward, a, layer, b = UNFOLLOWED[name]
     gated = gate(Network(forward, a=a, layer=layer, b=b, h=head()))
     assert "b" in gated.groups
-    check_cuts(gated)
+    check_gated(gated)
 
 
 def half_of_a_chunk(s: Any, x: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ def test_channels_that_no_layer_reads_have_no_gate(
     gated = gate(Network(forward, a=conv(3), same=conv(n_in, n_in), b=conv(n_in), h=head()))
     assert unread not in gated.groups
     assert gated.not_gated.get(unread, "read by no layer") == "read by no layer"
-    check_cuts(gated)
+    check_gated(gated)
 
 
 def weighted_by_attention(s: Any, x: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ def test_branches_are_gated_where_they_can_be_and_cut_exactly(
         assert granularity == "layer"
         assert forward is not shuffle_after_a_branch
     else:
-        check_cuts(gated)
+        check_gated(gated)
 
 
 def squeezed(s: Any, x: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ def test_a_value_without_channels_is_refused_where_it_is_still_needed() -> None:
     gated = gate(Network(padded_channels, a=conv(3), b=conv(10), h=head()))
     with pytest.raises(ConfigError, match="close all of"):
         extract(gated, {"a": torch.zeros(8, dtype=torch.bool)})
-    check_cuts(gated)
+    check_gated(gated)
 
 
 def parts_the_other_way_round(s: Any, x: Tensor) -> Tensor:
@@ -194,4 +195,4 @@ def parts_the_other_way_round(s: Any, x: Tensor) -> Tensor:
 def test_a_slice_of_a_split_is_left_dense() -> None:
     gated = gate(Network(parts_the_other_way_round, a=conv(3), b=conv(8), h=head()))
     assert set(gated.groups) == {"b"}
-    check_cuts(gated)
+    check_gated(gated)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from exact_cuts import check_gated
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
-from user_networks import Network, check_cuts, conv, gate, head
+from user_networks import Network, conv, gate, head
 
 from greenprune_core.extract import extract
 from greenprune_core.gates import GatedNetwork
@@ -26,7 +27,7 @@ def test_layers_that_share_weights_share_them_after_the_cut() -> None:
     network = Network(in_a_row, a=conv(3), b=conv(8), c=conv(8), d=conv(8), h=head())
     network.c.weight = network.b.weight
     gated = gate(network)
-    check_cuts(gated)
+    check_gated(gated)
     static = extract(gated, {"d": torch.arange(8) < 3})
     assert static.get_parameter("c.weight") is static.get_parameter("b.weight")
     assert static.get_parameter("c.bias") is not static.get_parameter("b.bias")
@@ -61,14 +62,14 @@ def test_a_layer_whose_weights_are_also_read_by_themselves_is_left_whole(
     gated = three_convolutions(forward)
     assert gated.not_gated["b"] == "its weights are also read by themselves"
     assert gated.groups
-    check_cuts(gated)
+    check_gated(gated)
 
 
 @pytest.mark.parametrize("forward", [scale_read_twice, scale_along_two_axes])
 def test_a_parameter_that_more_than_one_operation_reads_is_left_whole(
     forward: Callable[[Any, Tensor], Tensor],
 ) -> None:
-    check_cuts(three_convolutions(forward, scale=nn.Parameter(torch.rand(8, 1, 1))))
+    check_gated(three_convolutions(forward, scale=nn.Parameter(torch.rand(8, 1, 1))))
 
 
 class Standardised(nn.Conv2d):
@@ -119,4 +120,4 @@ def test_operations_on_parameters_and_constants_are_left_whole(name: str) -> Non
     gated = three_convolutions(forward, **more)
     assert "c" not in gated.not_gated or "b" not in gated.not_gated
     assert not {"own", "linear", "second"} & set(gated.groups)
-    check_cuts(gated)
+    check_gated(gated)

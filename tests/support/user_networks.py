@@ -1,15 +1,13 @@
-"""Networks of a few layers and a function for their forward, and what every cut of them must pass."""
+"""Networks of a few layers and a function for their forward."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from exact_cuts import IMAGES, Granularity
 from torch import Tensor, nn
 
-from greenprune_core.extract import extract, verify
 from greenprune_core.gates import GatedNetwork, attach_gates
-
-IMAGES = torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 class Network(nn.Module):
@@ -41,23 +39,8 @@ def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def gate(network: nn.Module, granularity: str = "channel", **settings: Any) -> GatedNetwork:
+def gate(network: nn.Module, granularity: Granularity = "channel", **settings: Any) -> GatedNetwork:
     torch.manual_seed(0)
     for parameter in network.double().parameters():
         nn.init.normal_(parameter, std=0.5)
-    return attach_gates(network.eval(), IMAGES[:1], granularity, **settings)  # type: ignore[arg-type]
-
-
-def check_cuts(gated: GatedNetwork, n_masks: int = 4) -> None:
-    """Cut by random masks that leave each channel group something, and let the gates decide once, for a gradient."""
-    gated.open_gates()
-    assert torch.equal(gated.eval()(IMAGES), gated.network(IMAGES))
-    for seed in range(n_masks):
-        generator = torch.Generator().manual_seed(seed)
-        masks = {name: torch.rand(n, generator=generator) < 0.5 for name, n in gated.groups.items()}
-        for name, mask in masks.items():
-            mask[:1] |= gated.structure.kinds[name] != "branch"
-        verify(gated, extract(gated, masks), IMAGES, 1e-10)
-    verify(gated, extract(gated, {}), IMAGES, 1e-10)
-    gated.release_gates()
-    gated.train()(IMAGES).sum().backward()
+    return attach_gates(network.eval(), IMAGES[:1], granularity, **settings)
