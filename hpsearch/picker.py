@@ -178,6 +178,12 @@ def pick(
     if knee:
         index = find_knee([costs(row, of_all.objectives) for row in of_all.members])
         return _describe(of_all.members[index], "knee", front, axis, (), of_all)
+    chosen = _within(limits, axis, front)
+    return _describe(chosen, "budget" if ceilings else "accuracy", front, axis, limits, of_all)
+
+
+def _within(limits: Sequence[Limit], axis: Axis, front: Front) -> Row:
+    """Return the most accurate network that keeps a ceiling, or the cheapest that keeps the floor alone."""
     # a budget is kept by the network that is taken away, not by the mean over its seeds
     networks = [network for row in front.candidates for network in each_seed(row)]
     columns = (axis.column, *(limit.axis.column for limit in limits))
@@ -186,12 +192,10 @@ def pick(
         raise ConfigError(_nothing_to_pick(front, axis))
     fitting = [row for row in comparable if all(limit.margin(row) >= 0 for limit in limits)]
     if not fitting:
-        raise NothingFitsError(limits, min(comparable, key=lambda row: _excess(row, limits)))
-    if ceilings:
-        chosen = min(fitting, key=lambda row: (-row["val_accuracy"], row[axis.column], row["trial_id"]))
-        return _describe(chosen, "budget", front, axis, limits, of_all)
-    chosen = min(fitting, key=lambda row: (row[axis.column], -row["val_accuracy"], row["trial_id"]))
-    return _describe(chosen, "accuracy", front, axis, limits, of_all)
+        raise NothingFitsError(tuple(limits), min(comparable, key=lambda row: _excess(row, limits)))
+    if all(limit.is_floor for limit in limits):
+        return min(fitting, key=lambda row: (row[axis.column], -row["val_accuracy"], row["trial_id"]))
+    return min(fitting, key=lambda row: (-row["val_accuracy"], row[axis.column], row["trial_id"]))
 
 
 def _check_criteria(limits: Sequence[Limit], knee: bool, trial: str | None) -> None:

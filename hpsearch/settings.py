@@ -85,6 +85,17 @@ class SearchSettings:
     trial_timeout: Annotated[str | None, "A trial fails that takes longer than this, e.g. 30min."] = None
 
     def __post_init__(self) -> None:
+        self._check_run()
+        self._check_resources()
+        self._check_course()
+        for pin in self.pins:
+            _need("=" in pin.strip("="), "set needs key=value", f"set {pin!r}", "e.g. --set epochs=2")
+        for name in _UNITS:
+            if getattr(self, name) is not None:
+                self._number(name)
+
+    def _check_run(self) -> None:
+        """Refuse a run that cannot be named, placed or counted."""
         _need(self.trials >= 1, "trials needs at least 1", f"trials={self.trials}", "leave it out for 32")
         _need(
             not self.name or _NAME.fullmatch(self.name) is not None,
@@ -98,6 +109,9 @@ class SearchSettings:
             f"storage-path={self.storage_path!r}",
             "write . for the present folder",
         )
+
+    def _check_resources(self) -> None:
+        """Refuse what no machine has, and a meter that could not tell the trials apart."""
         _need(
             self.max_concurrent is None or self.max_concurrent >= 1,
             "max-concurrent needs at least 1",
@@ -116,6 +130,16 @@ class SearchSettings:
             f"{self.gpus_per_trial:g}",
             "0 trains on processors",
         )
+        check_meter(
+            self.meter,
+            cpus=self.cpus_per_trial,
+            gpus=self.gpus_per_trial,
+            max_concurrent=self.max_concurrent,
+            repeats=self.repeats,
+        )
+
+    def _check_course(self) -> None:
+        """Refuse constraints, halving and ends of a search that contradict themselves."""
         _need(
             self.min_accuracy is None or 0 < self.min_accuracy < 1,
             "min-accuracy is a share in (0, 1)",
@@ -137,24 +161,12 @@ class SearchSettings:
             f"grace={self.grace} without it",
             "add --halving or leave --grace out",
         )
-        check_meter(
-            self.meter,
-            cpus=self.cpus_per_trial,
-            gpus=self.gpus_per_trial,
-            max_concurrent=self.max_concurrent,
-            repeats=self.repeats,
-        )
         _need(
             self.at_budget == "stop" or self.time_budget is not None or self.energy_budget is not None,
             "at-budget belongs to a budget",
             f"at-budget={self.at_budget} without one",
             "add --time-budget or --energy-budget",
         )
-        for pin in self.pins:
-            _need("=" in pin.strip("="), "set needs key=value", f"set {pin!r}", "e.g. --set epochs=2")
-        for name in _UNITS:
-            if getattr(self, name) is not None:
-                self._number(name)
 
     @property
     def time_budget_s(self) -> float | None:
