@@ -1,6 +1,5 @@
 """`hpsearch compare`: fronts of several runs in one table and one picture."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import click
 
 from greenprune_core.errors import ConfigError
 from hpsearch.comparison import Comparison, compare
+from hpsearch.plain_json import to_json
 from hpsearch.search_run import open_run
 from hpsearch.units import ACCURACY, ENERGY, QUANTITIES, show
 
@@ -28,7 +28,7 @@ def command(runs: tuple[str, ...], output: Path | None, force: bool, as_json: bo
             click.echo(f"{one.name}: {text}", err=True)
     found = compare(opened)
     if as_json:
-        click.echo(json.dumps(_plain(found), indent=2))
+        click.echo(to_json(_plain(found)))
     else:
         click.echo(describe(found))
     if output is not None:

@@ -1,12 +1,12 @@
 """`hpsearch status`: where a run stands, also while it runs."""
 
 import dataclasses
-import json
 
 import click
 from rich.console import Console
 
 from hpsearch.energy.spending_lines import show_spending
+from hpsearch.plain_json import to_json
 from hpsearch.report.spending import spending_view
 from hpsearch.search_run import open_run
 from hpsearch.standing import read_standing, show_standing
@@ -26,7 +26,7 @@ def command(run: str, carbon_intensity: float | None, as_json: bool) -> int:
     standing = read_standing(opened)
     if as_json:
         found = {**dataclasses.asdict(standing), "spending": dataclasses.asdict(spending)}
-        click.echo(json.dumps(found, indent=2))
+        click.echo(to_json(found))
     else:
         console = Console(soft_wrap=True, highlight=False, markup=False)
         show_standing(console, opened, standing)
