@@ -1,55 +1,12 @@
 """Trials that fail: how many may, what is said of them, and what a resume makes of those before it. Without Ray."""
 
-import click
 import pytest
-import search_driver  # noqa: F401  puts the tabulated trials on the import path
-import tabulated
-
-from hpsearch import tuner
-from hpsearch.cli import main
-from hpsearch.commands import search as command
-from hpsearch.stopping import Budgets
-
-
-class _Engine:
-    """Runs trials as Tune would; those in `broken`, by their place in the session, fail."""
-
-    broken: tuple[int, ...] = ()
-
-    def __init__(self, settings, space, ledger, request, slots, runner, progress, halving, say) -> None:
-        limits = {"time_s": None, "energy_j": None, "max_failures": settings.max_failures}
-        budgets = Budgets(request, ledger, n_trials=settings.trials, say=say, **limits)
-        budgets.check()
-        place = 0
-        while ledger.n_finished < settings.trials and not request.is_set:
-            suggestion = ledger.suggest()
-            if place in self.broken:
-                ledger.fail(suggestion.trial_id, "disk not [/mounted]")
-            else:
-                row = tabulated.InstantTrial(suggestion.config, ledger.storage.local).finish()
-                ledger.finish(suggestion.trial_id, row)
-            budgets.check()
-            place += 1
+from engine_without_ray import make_search
 
 
 @pytest.fixture
 def search(tmp_path, monkeypatch, capsys):
-    """Run `hpsearch search`, in which the trials at some places fail; return exit code, output and error line."""
-    monkeypatch.setattr(tuner, "connect", lambda address: None)
-    monkeypatch.setattr(tuner, "count_slots", lambda cpus, gpus: 2)
-    monkeypatch.setattr(tuner, "_run", _Engine)
-
-    def run(broken, **options) -> tuple[int, str, str]:
-        monkeypatch.setattr(_Engine, "broken", tuple(broken))
-        given = {"space": "tabulated:SPACE", "storage_path": str(tmp_path), "name": "run", "pins": (), **options}
-        monkeypatch.setattr(
-            command, "command", click.Command("search", callback=lambda: command.execute(given, runner="tabulated"))
-        )
-        code = main(["search"])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+    return make_search(tmp_path, monkeypatch, capsys)
 
 
 def test_a_search_without_a_result_fails_with_the_commonest_reason(search):

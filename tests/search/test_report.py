@@ -1,23 +1,16 @@
-import csv
 import datetime
-import io
 import json
 import math
-import platform
 import re
 import time
 
 import altair
-import pyarrow.parquet as pq
 import pytest
-from archive_maker import START, make_row, make_rows, make_run
+from archive_maker import START, make_row, make_rows
 
-from greenprune_core.errors import ConfigError
 from hpsearch.archive import CONTROLS_FOLDER, write_trial
-from hpsearch.cli import main
-from hpsearch.lock import DriverLock
 from hpsearch.report import render_page, render_summary, write_report
-from hpsearch.report.cards import make_cards, reproduce_command
+from hpsearch.report.cards import make_cards
 from hpsearch.report.figures import front_spec, point_values
 from hpsearch.report.front_view import front_table, front_view
 from hpsearch.report.history import history_view
@@ -25,20 +18,6 @@ from hpsearch.report.spending import spending_view
 from hpsearch.search_run import open_run
 
 EVIL = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def open_rows(tmp_path):
-    def make(rows, **settings):
-        make_run(tmp_path / "run", rows, **settings)
-        return open_run(tmp_path / "run")
-
-    return make
-
-
-@pytest.fixture
-def run(open_rows):
-    return open_rows(make_rows(60))
 
 
 def page_data(page):
@@ -273,160 +252,6 @@ def test_a_trial_without_energy_is_counted_not_taken_for_zero(open_rows):
         spending_view(open_rows([make_row(1, train_energy_j=None), make_row(2, train_energy_j=None)])).total.energy_j
         is None
     )
-
-
-def test_a_card_draws_the_network_and_the_gates(open_rows):
-    kept = {"early": [4, 16], "late": [64, 64]}
-    (card,) = make_cards(
-        open_rows([make_row(1, kept_channels=kept, gate_histogram=[3, 0, 1], disagreement=0.01, flips=2)])
-    )
-    early, late = card.network
-    assert late.outline == late.filled == 120.0
-    assert early.outline == pytest.approx(60.0)  # the root of a quarter
-    assert early.filled == pytest.approx(15.0)
-    assert card.network_summary == "68 of 80 channels kept in 2 groups; fewest in early: 4 of 16"
-    assert [bar.title.split(" ", 1)[0] for bar in card.histogram] == ["3", "0", "1"]
-    assert card.agreement == "a gate differed from the consensus on 1.00% of the images; the repair moved 2 gates"
-
-
-def test_a_learning_curve_knows_its_phases(open_rows):
-    history = [{"epoch": n, "phase": "select" if n < 3 else "finish", "val_accuracy": n / 10} for n in (1, 2, 3, 4)]
-    (card,) = make_cards(open_rows([make_row(1, history=history)]))
-    assert [(name, width) for name, _, width in card.curve.phases] == [("select", 160.0), ("finish", 160.0)]
-    assert (card.curve.low, card.curve.high) == ("10.00 %", "40.00 %")
-    assert card.curve.points.split()[0] == "80.0,116.0"
-
-
-def test_the_command_that_runs_a_trial_again_pins_every_draw(open_rows):
-    run = open_rows([make_row(1, params={"learning_rate": 0.1, "shape": "linear"})], pins=["epochs=2"], seed=7)
-    command = reproduce_command(run, run.rows[0])
-    assert command == (
-        "hpsearch search --space digits --trials 1 --seed 0 --name again-t00001"
-        " --set epochs=10 --set learning_rate=0.1 --set shape=linear --set seed=1"
-    )
-
-
-def test_the_command_keeps_the_profile_and_the_number_of_seeds(open_rows):
-    config = {"seed": 1, "budget": {"profile": "my edge.json"}}
-    rows = [make_row(n, seed=n, params={"target": 0.5}, config_hash="t00001", config=config) for n in (1, 2, 3)]
-    (card,) = make_cards(open_rows(rows))
-    assert card.reproduce.endswith("--set target=0.5 --set seed=1 --profile 'my edge.json' --repeats 3")
-    assert card.repeats == ("seed 1: 90.00 %", "seed 2: 90.00 %", "seed 3: 90.00 %")
-
-
-def test_the_command_asks_for_the_objectives_and_the_data_of_the_search(open_rows):
-    asked = {"objective": "latency", "third_objective": "training-energy", "data_dir": "/my data"}
-    run = open_rows([make_row(1, params={}, model_latency_s=1e-3)], **asked)
-    wanted = " --objective latency --third-objective training-energy --data-dir '/my data'"
-    assert reproduce_command(run, run.rows[0]).endswith(wanted)
-
-
-def test_the_files_hold_the_front(run):
-    write_report(run)
-    ids = run.front["trial_id"].to_pylist()
-    table = list(csv.DictReader(io.StringIO(run.storage.read_bytes("front.csv").decode())))
-    assert [line["trial_id"] for line in table] == ids
-    assert "energy_j [J]" in table[0]
-    assert [line["trial_id"] for line in json.loads(run.storage.read_bytes("front.json"))] == ids
-    parquet = pq.read_table(run.storage.local / "front.parquet")
-    assert parquet["trial_id"].to_pylist() == ids
-    assert parquet.schema.field("energy_j").metadata[b"unit"] == b"J"
-    assert run.storage.read_bytes("pareto.png").startswith(b"\x89PNG")
-    assert run.storage.read_bytes("pareto.svg").startswith(b"<svg")
-
-
-def test_what_is_no_number_is_null_in_the_json_of_report_and_pick(open_rows, capsys):
-    history = [{"epoch": 1, "val_accuracy": 0.5, "train_loss": math.inf}]
-    run = open_rows([make_row(1, test_accuracy=math.nan, history=history)])
-    write_report(run)
-    assert main(["pick", run.storage.location, "--knee", "--json"]) == 0
-    (row,), picked = (
-        json.loads(text, parse_constant=pytest.fail)
-        for text in (run.storage.read_bytes("front.json"), capsys.readouterr().out)
-    )
-    assert row["test_accuracy"] is picked["test_accuracy"] is row["history"][0]["train_loss"] is None
-    assert row["started_at"] == run.rows[0]["started_at"].isoformat()
-
-
-def test_the_summary_is_markdown_with_the_front(run):
-    text = render_summary(run)
-    assert text.startswith("## Search `run`")
-    assert text.count("\n| `t0") == run.front.num_rows
-
-
-def test_what_the_run_says_is_no_markdown_in_the_summary(open_rows):
-    evil = "`<b>\n# ![x](http://evil/x.png) | *a*"
-    rows = [make_row(1, energy_source=evil), make_row(2, energy_source=evil), make_row(3, state="failed", error=evil)]
-    text = render_summary(open_rows([*rows, make_row(4, energy_source="~b~")], name=evil, space=evil))
-    # in a code span a backtick alone ends it; elsewhere each sign that could begin something is escaped
-    assert text.startswith("## Search `'<b> # ![x](http://evil/x.png) | *a*`\n")
-    assert r"Cost axis: energy per inference, \`\<b\> # !\[x\](http://evil/x.png) \| \*a\*." in text
-    assert r"its energy is from \~b\~, not from \`\<b\>" in text
-    assert r"1 failed: \`\<b\>" in text
-    outside = re.sub(r"`[^`\n]*`", "", text.replace(r"\`", ""))
-    assert not re.search(r"(?<!\\)[<\[*]", outside)
-    assert "\n#" not in text
-
-
-def test_the_figure_of_a_run_is_a_chart(run, tmp_path):
-    run.figure().save(tmp_path / "front.svg")
-    assert (tmp_path / "front.svg").read_text().startswith("<svg")
-
-
-def test_the_command_writes_to_an_address_too(run, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    # of the schemes the one that needs no server; s3:// goes the same way
-    assert main(["report", run.storage.location, "--output", f"file://{tmp_path}/out"]) == 0
-    assert (tmp_path / "out" / "report.html").is_file()
-    assert not list((tmp_path / "here").iterdir())
-
-
-def test_the_command_writes_into_another_folder_when_asked(run, tmp_path, capsys):
-    assert main(["report", run.storage.location, "--output", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.startswith(f"wrote {tmp_path / 'out'}/report.html")
-    assert not run.storage.exists("report.html")
-
-
-def test_watching_ends_with_the_search_and_its_page_reloads_no_more(open_rows, capsys):
-    run = open_rows(make_rows(4), trials=4)
-    assert main(["report", run.storage.location, "--watch", "--every", "1"]) == 0
-    assert capsys.readouterr().out.startswith("4 trials: wrote")
-    assert b'http-equiv="refresh"' not in run.storage.read_bytes("report.html")
-    assert 'http-equiv="refresh" content="5"' in render_page(run, reload_s=5)
-
-
-def _two_seeds(*numbers):
-    rows = [make_row(number, config_hash=f"t{number:05d}") for number in numbers]
-    return rows + [make_row(number + 50, config_hash=f"t{number:05d}") for number in numbers]
-
-
-def test_watching_a_search_with_several_seeds_counts_configurations(open_rows, monkeypatch, capsys):
-    run = open_rows(_two_seeds(1, 2), trials=3)
-    assert dict(front_view(run).n_by_state) == {"complete": 2, "stopped": 0, "failed": 0}
-    monkeypatch.setattr(time, "sleep", lambda seconds: [write_trial(run.storage, row) for row in _two_seeds(3)])
-    assert main(["report", run.storage.location, "--watch"]) == 0
-    assert re.findall(r"(\d) trials: wrote", capsys.readouterr().out) == ["2", "3"]
-
-
-def test_watching_ends_with_a_search_that_ended_early(open_rows, monkeypatch, capsys):
-    run = open_rows(make_rows(2), trials=9)
-    facts = {**run.facts, "sessions": [{"host": platform.node()}]}
-    run.storage.write_bytes("settings.json", json.dumps(facts).encode())
-    lock = DriverLock(run.storage)
-    looks = iter([lock.release])
-    monkeypatch.setattr(time, "sleep", lambda seconds: next(looks)())
-    assert main(["report", run.storage.location, "--watch"]) == 0
-    assert capsys.readouterr().out.count("2 trials: wrote") == 2
-    assert b"The search is running" not in run.storage.read_bytes("report.html")
-
-
-def test_a_run_without_a_finished_trial_is_refused(open_rows, capsys):
-    run = open_rows([])
-    assert main(["report", run.storage.location]) == 2
-    assert "at least one finished trial" in capsys.readouterr().err
-    with pytest.raises(ConfigError):
-        write_report(run)
 
 
 @pytest.mark.slow
