@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from greenprune_core.config import (
     BudgetConfig,
     DataConfig,
+    GateConfig,
     LossConfig,
     NetworkConfig,
     OptimiserConfig,
@@ -47,6 +48,8 @@ GRID: Mapping[str, tuple[float, ...]] = {
 BASE = TrialConfig(
     network=NetworkConfig(name="cifar_resnet8", width=8),
     data=DataConfig(name="digits", validation_share=0.25, shift=1, n_train=720),
+    # the table was recorded before gates rested
+    gates=GateConfig(look_every=1),
     optimiser=OptimiserConfig(batch_size=64, shape="hold_then_cosine"),
     epochs=EPOCHS,
 )
