@@ -15,6 +15,7 @@ import sys
 import time
 
 import torch
+from memory import peak_resident_kib
 from results_file import write_result
 from torch import Tensor, nn
 
@@ -289,14 +290,12 @@ def peak_memory_beside_dense(network: str, options: argparse.Namespace) -> dict[
 
 def peak_memory(kind_and_network: str, options: argparse.Namespace) -> int:
     """Train through all phases and return this process's peak resident memory in KiB."""
-    import resource
-
     kind, _, network = kind_and_network.partition(":")
     config = dataclasses.replace(configuration(network, 0, options), epochs=6)
     if kind == "dense":
         config = dataclasses.replace(config, budget=BudgetConfig(target=1.0))
     advance(start(config, data=images(options), device="cpu"), config.epochs)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_resident_kib()
 
 
 def configuration(network: str, seed: int, options: argparse.Namespace) -> TrialConfig:
