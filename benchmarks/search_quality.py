@@ -37,7 +37,7 @@ from hpsearch.pareto import FrontTracker, front_mask, hypervolume
 from hpsearch.study.rungs import usual_grace
 
 KEPT = RESULTS / "search_quality.jsonl"
-OF_OPTUNA = ("stock OptunaSearch (TPE)", "NSGA-II", "random")
+OF_OPTUNA = ("stock OptunaSearch (TPE)", "Optuna's multivariate TPE", "NSGA-II", "random")
 LONGER = 3
 """How many times longer the arms of Optuna go on: few of them reach the share in the epochs that ours need."""
 FIRST_SEED = 100
@@ -101,6 +101,7 @@ def arms(folder: Path, syne_python: str | None) -> dict[str, Callable[[int], Arm
         "ours, halving": lambda seed: Ours(seed, folder, halving=True, points=False),
         "ours": lambda seed: Ours(seed, folder, halving=False, points=False),
         "stock OptunaSearch (TPE)": lambda seed: Stock(optuna.samplers.TPESampler(seed=seed)),
+        "Optuna's multivariate TPE": lambda seed: Stock(optuna.samplers.TPESampler(seed=seed, multivariate=True)),
         "NSGA-II": lambda seed: Stock(optuna.samplers.NSGAIISampler(seed=seed)),
         "random": lambda seed: Stock(optuna.samplers.RandomSampler(seed=seed)),
     }
