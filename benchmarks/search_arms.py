@@ -45,7 +45,7 @@ class Arm(ABC):
 def first_points() -> tuple[dict[str, int], ...]:
     """Return the known-good point of the shipped spaces at some kept shares, each axis at its nearest place.
 
-    It comes from another data set (docs/method.md) and was not chosen by a look at this table.
+    It comes from another data set (docs/method-log.md) and was not chosen by a look at this table.
     """
     axes = {
         name: min(range(len(axis)), key=lambda place: abs(axis[place] - float(KNOWN_GOOD[name] or 0)))
