@@ -6,6 +6,8 @@ The first half needs neither ray nor optuna nor torch; the second half loads the
 """
 
 import argparse
+import json
+from pathlib import Path
 
 import hpsearch
 
@@ -28,9 +30,10 @@ def main(location: str, max_energy: str = "1J") -> int:
     from greenprune_core import load_subnetwork
 
     # plain layers of torch.nn, in evaluation mode; a run in a bucket is fetched by `hpsearch pick --export` first
-    network = load_subnetwork(f"{location}/subnetworks/{picked.trial_id}")
-    first = next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
-    images = torch.rand(4, first.in_channels, 32, 32)  # raw images in [0, 1]: the normalisation is inside
+    folder = Path(location) / "subnetworks" / picked.trial_id
+    network = load_subnetwork(folder)
+    card = json.loads((folder / "card.json").read_text())
+    images = torch.rand(4, *card["input_shape"])  # yours here, in [0, 1]: the normalisation is inside
     optimiser = torch.optim.SGD(network.train().parameters(), lr=0.01)
     network(images).logsumexp(1).mean().backward()
     optimiser.step()

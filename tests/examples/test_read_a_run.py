@@ -20,9 +20,8 @@ def test_a_run_is_read_picked_from_and_its_network_trained_on(tmp_path, capsys):
     for trial_id, accuracy, energy_j in (("cheap", 0.8, 1e-6), ("dear", 0.9, 2e-6)):
         row = {"trial_id": trial_id, "state": "complete", "val_accuracy": accuracy, "energy_j": energy_j, "macs": 1000}
         write_trial(storage, row | {"energy_source": "model:horowitz-45nm", "finished_at": NOW})
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
-    )
+    # it takes no other size than its own
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
     save_subnetwork(tmp_path / "subnetworks" / "cheap", network.eval(), torch.rand(1, 3, 8, 8), {})
     spec = importlib.util.spec_from_file_location("read_a_run", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
