@@ -33,9 +33,17 @@ class Energy:
 def estimate_energy(cost: Cost, profile: DeviceProfile, batch_size: int = 1) -> Energy:
     """Estimate the joules of one inference inside a batch of `batch_size` images.
 
+    Args:
+        cost: of `count_cost`.
+        profile: of `load_profile`.
+        batch_size: images that share one reading of the weights, >= 1.
+
     Raises:
-        ConfigError: the profile holds no joules, or none for the type in which the network computes.
+        ConfigError: a batch below 1, a profile without joules or without a price for the type in which the network
+            computes, or one with static power and no timing at this batch size.
     """
+    if batch_size < 1:
+        raise ConfigError(f"a batch holds at least one image, but got batch_size={batch_size}; 1 is a single image")
     parts = dict.fromkeys(PARTS, 0.0)
     for operator in cost.operators:
         for part, joules in operator_joules(operator, profile, batch_size).items():

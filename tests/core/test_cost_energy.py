@@ -74,6 +74,13 @@ def test_a_batch_shares_one_reading_of_the_weights():
     assert shared.parts["macs"] == alone.parts["macs"]
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_without_images_costs_nothing_that_could_be_told(batch_size):
+    cost = count_cost(nn.Linear(4, 2), torch.zeros(1, 4))
+    with pytest.raises(ConfigError, match=f"at least one image, but got batch_size={batch_size}"):
+        estimate_energy(cost, REFERENCE, batch_size=batch_size)
+
+
 def test_half_precision_has_its_own_price_and_an_unknown_type_is_refused():
     half = estimate_energy(count_cost(nn.Linear(10, 3).half(), torch.zeros(1, 10).half()), REFERENCE)
     assert half.parts["macs"] == pytest.approx(30 * 1.5e-12)
