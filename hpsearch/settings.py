@@ -72,13 +72,16 @@ class SearchSettings:
     third_objective: Annotated[Third | None, "A further objective: the energy of training."] = None
     max_energy: Annotated[str | None, "A sub-network is feasible up to this energy per inference, e.g. 2mJ."] = None
     min_accuracy: Annotated[float | None, "A sub-network is feasible from this validation accuracy, in (0, 1)."] = None
-    profile: Annotated[str | None, "Device profile of the energy model: a shipped name or a JSON file."] = None
+    profile: Annotated[
+        str | None, "Device profile of the energy model: a shipped name or a JSON file; the space's if not given."
+    ] = None
     pins: Annotated[tuple[str, ...], "Fix a parameter or a field of the configuration, as key=value; repeatable."] = ()
     repeats: Annotated[int, "Seeds per configuration: each a row, their mean told to the sampler; >= 1."] = 1
-    seed: Annotated[int, "Seed of the draws, added to the seed of every trial."] = 0
+    seed: Annotated[int, "Seed of the draws, also added to the seed of every trial; >= 0."] = 0
     resume: Annotated[bool, "Go on with an existing run; finished trials are kept, others taken up again."] = False
     address: Annotated[
-        str | None, "Address of a Ray cluster, or local; if not given RAY_ADDRESS, one on this machine, local."
+        str | None,
+        "Address of a Ray cluster, or local; if not given RAY_ADDRESS, else one on this machine, else local.",
     ] = None
     data_dir: Annotated[str | None, "Folder with data sets, looked at before the usual places."] = None
     max_failures: Annotated[float, "Share of the trials that may fail before the search stops, in [0, 1]."] = 0.5

@@ -26,7 +26,13 @@ from hpsearch.commands.measure import check_device, check_power, use_threads
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of a processor's arithmetic; torch's own choice.")
 @click.option("--minutes", type=float, default=8.0, show_default=True, help="How long, at most 10.")
 @click.option(
-    "--batch-size", "batch_sizes", type=int, multiple=True, default=(1, 256), show_default=True, help="Images per pass."
+    "--batch-size",
+    "batch_sizes",
+    type=int,
+    multiple=True,
+    default=(1, 256),
+    show_default=True,
+    help="Images per pass; repeatable.",
 )
 @click.option("--quick", is_flag=True, help="A few seconds, to see that it works; the figures say little.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")

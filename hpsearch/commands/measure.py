@@ -16,7 +16,11 @@ from hpsearch.units import ENERGY, TIME, show
 @click.command("measure")
 @click.argument("run")
 @click.option(
-    "--trial", "trial_ids", multiple=True, metavar="ID", help="Measure this trial; default the front and its controls."
+    "--trial",
+    "trial_ids",
+    multiple=True,
+    metavar="ID",
+    help="Measure this trial, repeatable; default the front and its controls.",
 )
 @click.option(
     "--meter", "meter_name", type=click.Choice(METERS), default="auto", show_default=True, help="What counts."
@@ -25,7 +29,13 @@ from hpsearch.units import ENERGY, TIME, show
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of a processor's arithmetic; torch's own choice.")
 @click.option(
-    "--batch-size", "batch_sizes", type=int, multiple=True, default=(1, 256), show_default=True, help="Images per pass."
+    "--batch-size",
+    "batch_sizes",
+    type=int,
+    multiple=True,
+    default=(1, 256),
+    show_default=True,
+    help="Images per pass; repeatable.",
 )
 @click.option("--min-seconds", type=float, default=3.0, show_default=True, help="Shortest time per network and batch.")
 @click.option("--windows", type=int, default=20, show_default=True, help="Fewest windows per network and batch.")

@@ -34,7 +34,12 @@ EXIT_NOTHING_FITS = 3
     help="Joules as the trials wrote them, or as `hpsearch measure` found them.",
 )
 @click.option("--export", "target", metavar="DIR", type=click.Path(path_type=Path), help="Write its files here.")
-@click.option("--format", "formats", multiple=True, help="pt2, safetensors, onnx or card; default pt2 and safetensors.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    help="pt2, safetensors, onnx or card, repeatable; default pt2 and safetensors.",
+)
 @click.option("--force", is_flag=True, help="Let --export replace files.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; numbers in J, s and shares.")
 def command(

@@ -24,7 +24,8 @@ def _type(hint: Any) -> Any:
 
 
 def _shown_default(default: Any) -> str:
-    return "" if default in (None, (), "", False) else f" [default: {default}]"
+    is_absent = default is False or default in (None, (), "")  # 0 is a default as well
+    return "" if is_absent else f" [default: {default}]"
 
 
 def options(function: Any) -> Any:
