@@ -43,7 +43,8 @@ class OnePassResult:
 
     config: TrialConfig
     network: nn.Module
-    """Plain and small, in evaluation mode."""
+    """Plain and small, in evaluation mode. It takes images as it learnt them: less `data.mean`, over `data.std`;
+    `save_subnetwork` puts that in as its first step where the card has it as `normalisation`."""
     history: list[dict[str, Any]]
     """One line per epoch; means of the gates' terms are over their looks, and left out where an epoch had none."""
     cost: Cost

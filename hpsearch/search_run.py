@@ -139,6 +139,10 @@ class SearchRun:
         """Choose one sub-network, see `hpsearch.picker.pick`.
 
         Limits are texts with a unit ("1.5mJ", "20M", "2ms", "90%") or numbers in joules, MACs, seconds and shares.
+
+        Raises:
+            ConfigError: no limit, a limit that cannot be read or judged, or no such trial.
+            NothingFitsError: no trial keeps the limits; it names the nearest.
         """
         return picker.pick(
             self.rows,

@@ -161,7 +161,8 @@ class ImageData:
         """Take the user's own images and labels.
 
         Args:
-            train: Images [N, C, H, W] or [N, H, W] (uint8 or float) and labels int[N]; validation is split off them.
+            train: Images [N, C, H, W] or [N, H, W] and labels int[N]; validation is split off them. uint8 is read as
+                0..255 over 255; floats are taken as they are, and lie in [0, 1] where a sub-network is to be saved.
             test: The same for the test part.
             config: Split, size and augmentation; its name appears in messages only.
             class_names: Names of the K classes; None numbers them up to the largest training label.

@@ -34,7 +34,8 @@ def attach_gates(
         example_input: a batch of inputs, e.g. torch.zeros(1, 3, 32, 32).
         granularity: "channel" groups, residual branches ("layer"), or "both".
         ignore: layers, or prefixes of their names, to leave dense.
-        streams: also gate channel groups coupled through additions (the residual stream).
+        streams: also gate channel groups coupled through additions (the residual stream); on here, off in a
+            `TrialConfig` that says nothing.
         **gate: as in `greenprune_core.config.GateConfig`: family ("head", "free", "hard_concrete"), hidden (units of
             the head), initial_open (probability at the start), noise (scale while training), floor (smallest number
             of open gates per channel group in a consensus).
