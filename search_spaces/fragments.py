@@ -1,8 +1,8 @@
 """Draws that several spaces share. Each range is valid whatever the others draw.
 
-The ranges and the known-good point come from the study reported in docs/method-log.md (Fashion-MNIST at 14x14): head gate
-with noise 0.3, learning rate held until the freeze at 0.3, dual ascent on the budget, and a polariser that follows the
-mask which the budget would keep (weight 0.3 to 1).
+The ranges and the known-good point come from the study reported in docs/method-log.md (Fashion-MNIST at 14x14): head
+gate with noise 0.3, learning rate held until the freeze at 0.3, dual ascent on the budget, and a polariser that follows
+the mask which the budget would keep (weight 0.3 to 1).
 """
 
 from collections.abc import Mapping, Sequence
