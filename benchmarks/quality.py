@@ -31,7 +31,7 @@ import torch
 from quality_table import goals, table
 
 from greenprune_core import ImageData, TrialConfig, load_data
-from greenprune_core.config import DataConfig, NetworkConfig, OptimiserConfig
+from greenprune_core.config import DataConfig, LearningRateShape, NetworkConfig, OptimiserConfig
 
 HERE = Path(__file__).parent
 TARGETS = (0.75, 0.5, 0.35)
@@ -52,6 +52,8 @@ class Setting:
     n_seeds: int
     is_full: bool = True
     """Whether all arms run, or only dense, ours by channels and uniform width, at half and at a quarter."""
+    control_shape: LearningRateShape = "cosine"
+    """Course of the learning rate of whatever is not ours."""
 
 
 HOLD = OptimiserConfig(shape="hold_then_cosine")
@@ -144,7 +146,8 @@ def run_one(
     if "error" not in _read(path):
         return
     try:
-        bench = arms.Bench(setting.base, _images(setting.base.data, data_dir, device), device, seed, data_dir)
+        images = _images(setting.base.data, data_dir, device)
+        bench = arms.Bench(setting.base, images, device, seed, data_dir, setting.control_shape)
         row = run_arm(arm, bench, folder, oto_python)
         row |= bench.shares(row)
     except Exception as error:  # noqa: BLE001 (whatever it is, the other arms go on and the table says so)
@@ -211,7 +214,8 @@ def report(scale: str, settings: dict[str, tuple[Setting, Path]], about: str, re
         ]
         lines += ["", *table(rows, plan(setting.is_full, with_oto=True)), "", *goals(rows, scale)]
         lines += [f"- failed: {row['arm']} seed {row['seed']}: {row['error']}" for row in rows if "error" in row]
-    target = results / f"quality-{scale}-{now:%Y-%m-%d}.md"
+    held = "-held-rate" if any(setting.control_shape != "cosine" for setting, _ in settings.values()) else ""
+    target = results / f"quality-{scale}{held}-{now:%Y-%m-%d}.md"
     results.mkdir(parents=True, exist_ok=True)
     _write(target, "\n".join(lines) + "\n")
     _write(target.with_suffix(".json"), json.dumps(everything, indent=1))
@@ -257,6 +261,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n-train", type=int, help="training images, instead of the setting's")
     parser.add_argument("--batch-size", type=int, help="training images per step, instead of the setting's")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="of every forward pass")
+    parser.add_argument(
+        "--control-shape", choices=("cosine", "hold_then_cosine"), default="cosine",
+        help="learning rate of whatever is not ours: cosine, or held like ours",
+    )  # fmt: skip
     parser.add_argument("--channels-last", action="store_true", help="lay out all networks and images channels last")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each in a process of its own")
     parser.add_argument("--device", default="cpu")
@@ -270,9 +278,11 @@ def main(arguments: list[str] | None = None) -> None:
         if chosen.setting and name not in chosen.setting:
             continue
         base = adapted(setting.base, chosen)
-        folder = chosen.runs / f"{name}-{base.config_hash}"
+        held = "" if chosen.control_shape == "cosine" else "-held-rate"
+        folder = chosen.runs / f"{name}-{base.config_hash}{held}"
         folder.mkdir(parents=True, exist_ok=True)
-        settings[name] = (replace(setting, base=base, n_seeds=chosen.seeds or setting.n_seeds), folder)
+        n_seeds = chosen.seeds or setting.n_seeds
+        settings[name] = (replace(setting, base=base, n_seeds=n_seeds, control_shape=chosen.control_shape), folder)
     if not settings:
         parser.error(f"a setting is one of {', '.join(SCALES[chosen.scale])}, but got {chosen.setting}")
     with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from greenprune_core import ImageData, TrialConfig, attach_gates, build_network, count_cost, extract, train_one_pass
-from greenprune_core.config import BudgetUnit, OptimiserConfig
+from greenprune_core.config import BudgetUnit, LearningRateShape, OptimiserConfig
 from greenprune_core.cost.expected import ExpectedCost
 from greenprune_core.evaluation import accuracy, reestimate_batch_statistics
 from greenprune_core.gates import GatedNetwork
@@ -44,11 +44,18 @@ class Bench:
     device: str
     seed: int
     data_dir: str | None = None
+    control_shape: LearningRateShape = "cosine"
+    """Course of the learning rate of whatever is not ours; hold_then_cosine falls where ours freezes at first."""
 
     @property
     def control_optimiser(self) -> OptimiserConfig:
-        """The optimiser of whatever is not ours: no gates to feed, so the usual cosine from the start."""
-        return replace(self.base.optimiser, shape="cosine")
+        """The optimiser of whatever is not ours: no gates to feed, so by default the usual cosine from the start."""
+        return replace(self.base.optimiser, shape=self.control_shape)
+
+    def control_course(self) -> Callable[[float], float]:
+        """Return the course of its learning rate over a run of its own."""
+        optimiser = self.control_optimiser
+        return learning_rate_factor(optimiser.shape, optimiser.ramp_up, self.base.phases.freeze_at)
 
     @property
     def n_steps(self) -> int:
@@ -199,11 +206,6 @@ def train(
                 break
 
 
-def course_of(optimiser: OptimiserConfig) -> Callable[[float], float]:
-    """Return the optimiser's schedule for a run of its own."""
-    return learning_rate_factor(optimiser.shape, optimiser.ramp_up, hold_until=0.5)
-
-
 def uniform_share(bench: Bench, target: float) -> tuple[float, float]:
     """Find the share of channels per layer whose MACs come nearest to `target`, and those MACs over the dense ones."""
     gated = bench.gated()
@@ -212,7 +214,7 @@ def uniform_share(bench: Bench, target: float) -> tuple[float, float]:
 
 def _from_scratch(bench: Bench, network: nn.Module, n_steps: int) -> Row:
     started = time.perf_counter()
-    train(bench, network, bench.control_optimiser, n_steps, course_of(bench.control_optimiser))
+    train(bench, network, bench.control_optimiser, n_steps, bench.control_course())
     return judge(bench, network, bench.cost_of_steps(network, n_steps), started)
 
 

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import torch_pruning as tp
-from quality_arms import EVALUATION_BATCH, STATISTICS_IMAGES, Bench, Row, course_of, judge, train, uniform_share
+from quality_arms import EVALUATION_BATCH, STATISTICS_IMAGES, Bench, Row, judge, train, uniform_share
 from torch import nn
 
 from greenprune_core.evaluation import reestimate_batch_statistics
@@ -66,7 +66,12 @@ def _two_stages(
         pruner.update_regularizer()
     optimiser = bench.control_optimiser
     train(
-        bench, network, optimiser, n_first, course_of(optimiser), regularise=pruner.regularize if regularised else None
+        bench,
+        network,
+        optimiser,
+        n_first,
+        bench.control_course(),
+        regularise=pruner.regularize if regularised else None,
     )
     limit = uniform_share(bench, target)[1] * bench.macs(network)
     for _ in range(SMALL_STEPS):
@@ -75,7 +80,7 @@ def _two_stages(
         pruner.step()
     reestimate_batch_statistics(network, bench.data.plain_batches("train", EVALUATION_BATCH, STATISTICS_IMAGES))
     n_second = bench.steps_for(network, train_macs - spent)
-    train(bench, network, optimiser, n_second, course_of(optimiser), total_steps=n_second, done=0)
+    train(bench, network, optimiser, n_second, bench.control_course(), total_steps=n_second, done=0)
     return judge(bench, network, spent + bench.cost_of_steps(network, n_second), started)
 
 
