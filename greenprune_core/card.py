@@ -35,6 +35,27 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "files": (dict,),  # name: sha256
 }
 _NEEDED = ("schema_version", "input_shape", "files")
+_USE = {
+    "program.pt2": (
+        "import torch",
+        "",
+        'network = torch.export.load("program.pt2").module()  # needs torch only',
+        "logits = network(images)",
+    ),
+    "weights.safetensors": (
+        "from greenprune_core import load_subnetwork",
+        "",
+        'network = load_subnetwork(".")  # the folder of this card',
+        "logits = network(images)",
+    ),
+    "network.onnx": (
+        "import onnxruntime",
+        "",
+        'network = onnxruntime.InferenceSession("network.onnx")',
+        '(logits,) = network.run(None, {"images": images})  # images: numpy',
+    ),
+}
+"""How each file is run, the best known first."""
 
 
 def check_card(card: Mapping[str, Any]) -> None:
@@ -101,15 +122,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
         "A static network that was gated, pruned and trained in one pass by greenprune. No gate is left in it.",
         "",
         *_figures(card),
-        "## Use",
-        "",
-        "```python",
-        "import torch",
-        "",
-        'network = torch.export.load("program.pt2").module()  # needs torch only',
-        f"logits = network(images)  # float32 in [0, 1], {_shape(card)}; the normalisation is inside",
-        "```",
-        "",
+        *_use(card),
         f"Data: {data_name}. Classes, in the order of the outputs: {_classes(card)}.",
         "",
         *_folded("Configuration", card.get("configuration")),
@@ -117,6 +130,15 @@ def render_markdown(card: Mapping[str, Any]) -> str:
         *_folded("Files (SHA-256)", card.get("files")),
     ]
     return "\n".join(parts)
+
+
+def _use(card: Mapping[str, Any]) -> list[str]:
+    """Show how the first of the card's files is run; nothing where the card stands alone."""
+    lines = next((lines for name, lines in _USE.items() if name in card["files"]), None)
+    if lines is None:
+        return []
+    takes = f"# images: float32 in [0, 1], {_shape(card)}; the normalisation is inside"
+    return ["## Use", "", "```python", takes, *lines, "```", ""]
 
 
 def _figures(card: Mapping[str, Any]) -> list[str]:

@@ -50,11 +50,11 @@ def export_subnetwork(
             f"an export overwrites nothing, but {to / in_the_way[0]} exists; choose another folder or --force"
         )
     # made before anything is written, so that a refused format leaves the target as it was
-    contents = {FORMATS[name]: _content(folder, card, name) for name in dict.fromkeys(formats)}
-    hashes = {
-        name: hashlib.sha256(content).hexdigest() for name, content in contents.items() if name != FORMATS["card"]
-    }
-    contents[CARD] = json.dumps({**card, "files": hashes}, indent=2).encode()
+    contents = {FORMATS[name]: _content(folder, card, name) for name in dict.fromkeys(formats) if name != "card"}
+    card = {**card, "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}}
+    if "card" in formats:
+        contents[FORMATS["card"]] = render_markdown(card).encode()  # of the files that go with it
+    contents[CARD] = json.dumps(card, indent=2).encode()
     with writing_into(to):
         to.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -63,8 +63,6 @@ def export_subnetwork(
 
 
 def _content(folder: Path, card: Mapping[str, Any], name: str) -> bytes:
-    if name == "card":
-        return render_markdown(card).encode()
     if name == "onnx":
         from greenprune_core.onnx_export import to_onnx
         from greenprune_core.subnetwork import load_subnetwork

@@ -239,6 +239,25 @@ def test_the_model_card_shows_figures_with_their_n_and_source(folder, tmp_path):
     assert "100 (50% of the dense network)" in text
 
 
+@pytest.mark.parametrize(
+    ("formats", "use"),
+    [
+        (["safetensors", "card"], 'load_subnetwork(".")'),
+        (["card", "pt2", "safetensors"], 'torch.export.load("program.pt2")'),
+        (["card"], None),
+    ],
+)
+def test_the_model_card_shows_how_the_files_beside_it_are_used(folder, tmp_path, formats, use):
+    export_subnetwork(folder, tmp_path / "out", formats)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert ("## Use" in text) == (use is not None)
+    assert use is None or use in text
+    files = {"program.pt2", "weights.safetensors"}
+    assert {name for name in files if f'"{name}": ' in text} == files & {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
 @pytest.mark.slow
 def test_onnx_agrees_with_the_network_in_another_runtime(folder, images, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
