@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from greenprune_core.errors import ConfigError
+from greenprune_core.home import expand
 
 
 def is_reference(name: str) -> bool:
@@ -52,7 +53,7 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    path = path.expanduser().absolute()
+    path = expand(path).absolute()
     if not path.is_file():
         raise ConfigError(f"a reference to a file needs the file, but got {str(path)!r}; correct the path")
     name = f"greenprune_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -138,7 +138,7 @@ def profiles() -> Iterator[Finding]:
 def data_sets(data_dir: str | None) -> Iterator[Finding]:
     """Data sets that can be used without a download."""
     from greenprune_core.data import fashion_mnist
-    from greenprune_core.data.places import cache_folder
+    from greenprune_core.home import cache_folder
 
     yield Finding(topic="data", name="digits", state="works", detail="comes with scikit-learn")
     folder = fashion_mnist.find_folder(data_dir)

@@ -129,10 +129,13 @@ def dry(settings: SearchSettings, console: Console, *, is_smoke_test: bool = Fal
         ConfigError: the search itself would refuse these settings.
     """
     from hpsearch.estimate import check_latency, estimate_trial
-    from hpsearch.study.opening import read_warm_start
+    from hpsearch.storage import RunStorage
+    from hpsearch.study.opening import check_run, read_warm_start
     from hpsearch.tuner import plan_halving
 
     space = resolve_space(settings, is_smoke_test=is_smoke_test)
+    if "://" not in settings.storage_path:  # an object store may take its time, or not be reached from here
+        check_run(RunStorage.open(settings.run), settings)
     plan_halving(settings, space)
     read_warm_start(settings, space)
     show_space(console, space)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import pyarrow.fs as pafs
 
 from greenprune_core.errors import ConfigError
+from greenprune_core.home import expand
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class RunStorage:
         """
         text = os.fspath(location)
         if "://" not in text:
-            return cls(text.rstrip("/") or "/", pafs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
+            return cls(text.rstrip("/") or "/", pafs.LocalFileSystem(), str(expand(text).absolute()))
         try:
             filesystem, root = _connect(text)
         except (ValueError, OSError) as error:

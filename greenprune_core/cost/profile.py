@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from greenprune_core.errors import ConfigError
+from greenprune_core.home import expand
 
 FORMAT = "greenprune-device-profile"
 VERSION = 1
@@ -133,7 +134,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     """
     text = str(name_or_path)
     is_file = text.endswith(".json") or "/" in text
-    path = Path(text).expanduser() if is_file else _SHIPPED / f"{text}.json"
+    path = expand(text) if is_file else _SHIPPED / f"{text}.json"
     if not is_file and text not in shipped_profiles():
         near = ", ".join(difflib.get_close_matches(text, shipped_profiles(), n=3, cutoff=0.3) or shipped_profiles())
         raise ConfigError(f"a profile is a shipped name or a JSON file, but got {text!r}; near names: {near}")

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from greenprune_core.config import DataConfig
-from greenprune_core.data.places import cache_folder, one_at_a_time, reason, short_timeout
+from greenprune_core.data.places import one_at_a_time, reason, short_timeout
 from greenprune_core.data.raw import RawData
 from greenprune_core.data.stores import TensorStore
 from greenprune_core.errors import DataError
+from greenprune_core.home import cache_folder
 
 SOURCE = "{name}, A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009 (no licence stated)"
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from greenprune_core.config import DataConfig
 from greenprune_core.data.checks import check_labels
 from greenprune_core.data.idx import read_idx
-from greenprune_core.data.places import cache_folder, one_at_a_time, reason, short_timeout
+from greenprune_core.data.places import one_at_a_time, reason, short_timeout
 from greenprune_core.data.raw import RawData
 from greenprune_core.data.stores import TensorStore
 from greenprune_core.errors import DataError
+from greenprune_core.home import cache_folder
 
 FILES = (
     "train-images-idx3-ubyte.gz",

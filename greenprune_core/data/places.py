@@ -1,19 +1,12 @@
-"""Where downloads go, and how long to wait for them."""
+"""How downloads are made: how long to wait for them, and one process at a time."""
 
 import fcntl
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 DOWNLOAD_TIMEOUT_S = 15.0
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads where no --data-dir is given."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "greenprune"
 
 
 @contextmanager

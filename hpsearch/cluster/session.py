@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from greenprune_core.errors import ConfigError
+from greenprune_core.home import give_home, in_home
 
 OBJECT_STORE_BYTES = 200_000_000
 """Nothing large goes through Ray's object store: data sets are read by the workers."""
@@ -16,7 +17,7 @@ OBJECT_STORE_BYTES = 200_000_000
 WORKER_S = 300.0
 """How long `ray up` may take to start the first worker after the head: it installs the packages there."""
 
-BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml").expanduser()
+BOOTSTRAP_FILE = in_home("ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster file on the head."""
 
 HEAD = "node:__internal_head__"
@@ -46,6 +47,7 @@ def connect(address: str | None) -> None:
     Raises:
         ConfigError: the cluster does not answer, or runs other versions.
     """
+    give_home()
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     import ray
 

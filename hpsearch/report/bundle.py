@@ -1,9 +1,10 @@
 """Vega, Vega-Lite and vega-embed as one script to put into a page, so that it needs no network."""
 
-import os
 import uuid
 from importlib.metadata import version
 from pathlib import Path
+
+from greenprune_core.home import cache_folder
 
 VEGA_LITE = "6.4"
 """The release that the figures are written for, among those that vl-convert carries."""
@@ -28,11 +29,6 @@ def javascript_bundle() -> str:
         )
     _keep(cached, script)
     return script
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: `$XDG_CACHE_HOME/greenprune` or `~/.cache/greenprune`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "greenprune"
 
 
 def _keep(target: Path, text: str) -> None:

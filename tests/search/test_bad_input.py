@@ -42,6 +42,7 @@ CASES = {
     "no repeats": (["--repeats", "0"], "repeats needs at least 1"),
     "grace without halving": (["--grace", "2"], "grace belongs to halving"),
     "accuracy in percent": (["--min-accuracy", "90"], "write 0.9 for 90 %"),
+    "the home of nobody": (["--storage-path", "~nobody-of-this-name/runs"], "lies in the home of a user"),
     "unknown option": (["--trails", "3"], "--trials"),
     "warm start from no run": (["--warm-start", "/nowhere"], "/nowhere"),
     "resume of nothing": (["--resume", "--name", "none"], "leave out --resume"),
@@ -57,7 +58,9 @@ def no_ray(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "case", ["fewer trials than first points", "warm start from no run", "processors without end", "no storage path"]
+    "case",
+    ["fewer trials than first points", "warm start from no run", "processors without end", "no storage path"]
+    + ["the home of nobody", "resume of nothing"],
 )
 def test_a_dry_run_refuses_what_the_search_does(case, capsys):
     arguments, text = CASES[case]

@@ -67,3 +67,8 @@ def test_a_folder_goes_in_and_out(storage, tmp_path):
     storage.put_folder(tmp_path / "from", "subnetworks/t1")
     storage.get_folder("subnetworks/t1", tmp_path / "to")
     assert (tmp_path / "to" / "card.json").read_text() == "{}"
+
+
+def test_a_home_of_nobody_is_refused_in_words():
+    with pytest.raises(ConfigError, match="write it in full"):
+        RunStorage.open("~nobody-of-this-name/runs")
