@@ -4,6 +4,7 @@ A command's module is imported at its first use, so that `hpsearch pick` on a la
 nor torch.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import logging
@@ -20,8 +21,21 @@ EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 
 
+class ReaderGoneError(Exception):
+    """The reader of our output (head, less) went away."""
+
+
 class LazyGroup(click.Group):
     """A click group whose commands live in `hpsearch.commands.<name>` as a function `command`."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; a broken pipe is told apart here, as click and rich make of it a silent failure."""
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, SystemExit) as error:
+            if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+                raise ReaderGoneError from error
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, none of them loaded."""
@@ -74,11 +88,28 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         _say(str(error))
         return EXIT_FAILED
-    except BrokenPipeError:
-        # the reader of our output (head, less) went away: not an error; keep the interpreter from flushing into it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except ReaderGoneError:
+        _drop_output()
+        if "search" not in arguments[:2]:
+            return 0  # it has read what it wanted
+        _say("the reader of the search's output went away, and the search has stopped; go on with --resume")
+        return EXIT_FAILED
+    except OSError as error:
+        if "--verbose" in arguments:
+            raise
+        _drop_output()
+        _say(f"files and output must be readable and writable, but {error}; check the rights and the free space")
+        return EXIT_FAILED
     return int(code or 0)
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from flushing, at its end, into an output that takes nothing any more."""
+    with contextlib.suppress(OSError, AttributeError):  # the latter where there never was an output
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:

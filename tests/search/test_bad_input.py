@@ -59,8 +59,10 @@ def no_ray(monkeypatch):
 
 @pytest.mark.parametrize(
     "case",
-    ["fewer trials than first points", "warm start from no run", "processors without end", "no storage path"]
-    + ["the home of nobody", "resume of nothing"],
+    [
+        *("fewer trials than first points", "warm start from no run", "processors without end", "no storage path"),
+        *("the home of nobody", "resume of nothing"),
+    ],
 )
 def test_a_dry_run_refuses_what_the_search_does(case, capsys):
     arguments, text = CASES[case]
