@@ -20,6 +20,7 @@ from hpsearch.repeated import OTHERS, is_first, mean_row
 from hpsearch.storage import ASIDE_SUFFIX, RunStorage
 from hpsearch.study.feasibility import Constraints, Feasibility
 from hpsearch.study.search_study import SearchStudy, Suggestion
+from hpsearch.study.sources import Sources
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Ledger:
         self._points: list[tuple[float, ...]] = []
         self._finished: set[str] = set()
         self.feasibility = Feasibility(self.constraints)
+        self._sources = Sources(self.objectives)
 
     @property
     def n_finished(self) -> int:
@@ -117,6 +119,7 @@ class Ledger:
     def reconcile(self) -> int:
         """Bring rows and study to one state after a kill, and return how many trials are taken up again."""
         rows = by_configuration(archive.rows(archive.read_trials(self.storage)))
+        self._sources.learn(row for group in rows.values() for row in group if row["state"] == "complete")
         for trial_id in self.study.adopt_running():
             if trial_id not in rows:
                 self.interrupt(trial_id)
@@ -155,13 +158,18 @@ class Ledger:
 
     def _enter(self, trial_id: str, rows: Sequence[dict[str, Any]]) -> None:
         """Enter a trial that the study never heard of: its journal is older than the row."""
-        if rows[0]["state"] == "complete":
+        if rows[0]["state"] == "complete" and not self._sources.foreign(rows):
             params = rows[0]["params"] or {}
             self.study.add_row(params, self._values(rows), config_hash=trial_id, attributes=_attributes(rows))
         else:
             self.study.settle(trial_id)
 
     def _tell_complete(self, trial_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tell a complete trial; one that does not compare has a row, and teaches the sampler nothing."""
+        foreign = self._sources.foreign(rows)
+        if foreign is not None:
+            self.study.tell_failed(trial_id, foreign, attributes=_attributes(rows))
+            return
         constraints = self.constraints.of(mean_row(rows))
         self.study.tell_complete(trial_id, self._values(rows), attributes=_attributes(rows), constraints=constraints)
 
@@ -188,7 +196,8 @@ class Ledger:
         if state == "complete":
             mean = mean_row(rows)
             self.feasibility.take(mean)
-            self._track(mean)
+            if not self._sources.foreign(rows):
+                self._track(mean)
 
     def _track(self, row: Mapping[str, Any]) -> None:
         point = objectives.costs(row, self.objectives)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from archive_maker import make_row
 
 from greenprune_core.config import TrialConfig
 from greenprune_core.errors import ConfigError
@@ -14,7 +15,7 @@ from hpsearch.cli import main
 from hpsearch.cluster.needs import with_needs
 from hpsearch.settings import SearchSettings, resolve
 from hpsearch.storage import RunStorage
-from hpsearch.study.opening import check_run, open_ledger, write_settings
+from hpsearch.study.opening import _check_values, check_run, open_ledger, write_settings
 from hpsearch.tuner import plan_halving
 from search_spaces import load_space, pin
 
@@ -252,6 +253,13 @@ def test_a_warm_start_from_a_run_that_knows_other_costs_is_refused_and_writes_no
     assert told.format(other=other) in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_start_from_joules_of_two_sources_is_refused(tmp_path):
+    settings, _ = resolve({"warm_start": "other", "third_objective": "training-energy"}, {})
+    rows = [make_row(1), make_row(2, train_energy_source="nvml")]
+    with pytest.raises(ConfigError, match=r"from one source, but those of other are from model:horowitz-45nm and nvml"):
+        _check_values(rows, settings, load_space("digits"))
 
 
 def test_the_journal_of_another_study_is_refused(tmp_path, capsys):
