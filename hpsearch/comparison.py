@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from greenprune_core.errors import ConfigError
+from hpsearch.energy.spent import energy_spent
 from hpsearch.front import Front
 from hpsearch.objectives import ACCURACY, Objective, costs, reference
 from hpsearch.pareto import front_mask, hypervolume
+from hpsearch.repeated import is_first
 from hpsearch.search_run import SearchRun
 
 N_BANDS = 5
@@ -83,17 +85,16 @@ def compare(runs: Sequence[SearchRun]) -> Comparison:
     n_named = Counter(run.name for run in runs)
     lines, start = [], 0
     for run, front, group in zip(runs, fronts, points, strict=True):
-        spent = [row["train_energy_j"] for row in run.rows if row.get("train_energy_j") is not None]
         lines.append(
             RunLine(
                 name=run.name if n_named[run.name] == 1 else run.storage.location,
-                n_trials=run.trials.num_rows,
+                n_trials=sum(is_first(row) for row in run.rows),  # seeds of one configuration are one trial
                 n_front=len(group),
                 hypervolume=hypervolume(group, corner) / box,
                 n_of_joint_front=int(joint[start : start + len(group)].sum()),
                 best_accuracy=max(row[ACCURACY.column] for row in front.members),
                 least_cost=min(row[objectives[1].column] for row in front.members),
-                energy_spent_j=sum(spent) if spent else None,
+                energy_spent_j=energy_spent(run.rows).total_j,
             )
         )
         start += len(group)

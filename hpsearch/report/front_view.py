@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hpsearch.front import Front, Row, accuracy_interval, find_front
+from hpsearch.intervals import overlap
 from hpsearch.objectives import ACCURACY, Objective, costs
 from hpsearch.pareto import knee
 from hpsearch.repeated import is_first
@@ -152,7 +153,7 @@ def front_table(run: SearchRun, knee_id: str | None) -> tuple[MemberLine, ...]:
                 latency=show(row.get("latency_s"), TIME),
                 saved=_saved(row),
                 is_knee=row["trial_id"] == knee_id,
-                is_like_next=bool(interval and after and interval[1] >= after[0]),
+                is_like_next=bool(overlap(interval, after)),
             )
         )
     return tuple(lines)

@@ -10,6 +10,7 @@ from typing import Any
 from hpsearch.front import Row
 from hpsearch.objectives import costs, reference
 from hpsearch.pareto import FrontTracker
+from hpsearch.repeated import is_first
 from hpsearch.search_run import SearchRun
 
 MAX_STEPS = 400
@@ -83,12 +84,14 @@ def _progress(run: SearchRun) -> list[Progress]:
     box = math.prod(tracker.reference)
     steps: list[Progress] = []
     n_epochs, energy_j = 0, 0.0
-    for place, row in enumerate(run.rows, start=1):
+    n_trials = 0
+    for row in run.rows:
+        n_trials += is_first(row)  # seeds of one configuration are one trial
         n_epochs += row.get("epochs") or 0
         energy_j += _finite(row.get("train_energy_j"))
         if row["trial_id"] in arrivals:
             tracker.add(costs(arrivals[row["trial_id"]], run.objectives))
-        steps.append(Progress(place, n_epochs, energy_j, tracker.hypervolume / box))
+        steps.append(Progress(n_trials, n_epochs, energy_j, tracker.hypervolume / box))
     return steps
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hpsearch.energy.spent import STATES, carbon_kg, energy_spent, payback_inferences
 from hpsearch.front import Row
+from hpsearch.repeated import is_first
 from hpsearch.search_run import SearchRun
 
 
@@ -65,7 +66,7 @@ def spending_view(run: SearchRun, carbon_g_per_kwh: float | None = None) -> Spen
     spent_j = total.energy_j if sources == {run.compared.energy_source} else None
     has_carbon = carbon_g_per_kwh is not None and total.energy_j is not None
     return Spending(
-        by_state=tuple(spent for spent in by_state if spent.n_trials),
+        by_state=tuple(spent for spent in by_state if spent.n_trials or spent.energy_j),
         total=total,
         sources=tuple(f"{name} ({count})" if len(sources) > 1 else name for name, count in counted),
         co2e_kg=carbon_kg(total.energy_j, carbon_g_per_kwh) if has_carbon else None,  # type: ignore[arg-type]
@@ -80,7 +81,7 @@ def _spent(state: str, rows: Sequence[Row]) -> Spent:
     energy = energy_spent(rows)
     return Spent(
         state=state,
-        n_trials=len(rows),
+        n_trials=sum(is_first(row) for row in rows),  # seeds of one configuration are one trial
         energy_j=energy.total_j,
         seconds=sum(row.get("train_seconds") or 0.0 for row in rows),
         macs=float(sum(row.get("train_macs") or 0 for row in rows)),

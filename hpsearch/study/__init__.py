@@ -2,5 +2,6 @@
 
 opening: a run is opened to be searched; search_study: what is drawn next and what became of it; optuna_study and
 journal: Optuna's study and its log in the run's folder; mirror: what the sampler draws from; draws: what a space draws;
-sources: what compares; ledger: rows first, then the study; rungs: halving as arithmetic; feasibility: what a sub-network must keep.
+ledger: rows first, then the study; sources: what compares; rungs: halving as arithmetic; feasibility: what a
+sub-network must keep.
 """

@@ -130,17 +130,18 @@ def _check_values(rows: Sequence[dict[str, Any]], settings: SearchSettings, spac
                 f"a warm start needs trials with what is searched for, but trial {row['trial_id']} of "
                 f"{settings.warm_start}: {error}; take a run with this --objective, or leave out --warm-start"
             ) from error
-        if len(chosen) > 2 and row[chosen[2].source_column] != rows[0][chosen[2].source_column]:
-            raise ConfigError(
-                f"a warm start needs trials whose {chosen[2].name} is from one source, but those of "
-                f"{settings.warm_start} are from {rows[0][chosen[2].source_column]} and "
-                f"{row[chosen[2].source_column]}; leave out --warm-start or --third-objective"
-            )
         if column is not None and row[column] != source:
             raise ConfigError(
                 f"a warm start needs trials whose {chosen[1].name} is from {source}, as here, but that of "
                 f"{settings.warm_start} is from {row[column] or 'an unknown source'}; give the --profile of that run, "
                 "or leave out --warm-start"
+            )
+    for third in chosen[2:]:
+        found = sorted({str(row.get(third.source_column or "")) for row in rows})
+        if len(found) > 1:
+            raise ConfigError(
+                f"a warm start needs trials whose {third.name} is from one source, but those of {settings.warm_start} "
+                f"are from {' and '.join(found)}; leave out --warm-start or --third-objective"
             )
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 from archive_maker import make_row, make_rows, make_run
@@ -44,6 +45,13 @@ def test_a_run_compared_with_itself_is_a_tie(make):
     found = compare([run, run])
     assert found.runs[0] == found.runs[1]
     assert {band.leader for band in found.bands} == {None}
+
+
+def test_seeds_of_one_configuration_are_one_trial_and_joules_that_are_not_known_are_left_out(make):
+    rows = [make_row(n, seed=n, config_hash="t00001", train_energy_j=5.0) for n in (1, 2)]
+    lost = make_row(3, state="failed", error="x", train_energy_j=math.nan)
+    line, _ = compare([make("seeds", [*rows, lost]), make("one", [make_row(1)])]).runs
+    assert (line.n_trials, line.energy_spent_j) == (2, 10.0)
 
 
 def test_runs_of_one_name_are_told_apart_by_their_place(make, tmp_path):

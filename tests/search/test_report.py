@@ -161,6 +161,22 @@ def test_the_history_counts_a_repeated_configuration_when_its_last_seed_ends(ope
     steps = history_view(open_rows([*rows, make_row(3, accuracy=0.1)])).progress
     # means: 0.55 right at half the dense network's energy
     assert [step.hypervolume for step in steps] == pytest.approx([0.0, 0.275, 0.275])
+    assert [step.n_trials for step in steps] == [1, 1, 2]
+
+
+def test_seeds_of_one_configuration_are_one_trial_in_what_was_spent_too(open_rows):
+    rows = [make_row(n, seed=n, config_hash="t00001", train_energy_j=5.0) for n in (1, 2, 3)]
+    view = spending_view(open_rows([*rows, make_row(4, state="failed", error="x", train_energy_j=1.0)]))
+    assert [(spent.n_trials, spent.energy_j) for spent in view.by_state] == [(1, 15.0), (1, 1.0)]
+    assert (view.total.n_trials, view.total.energy_j) == (2, 16.0)
+
+
+def test_with_three_objectives_the_best_accuracy_is_not_that_of_the_dearest(open_rows):
+    rows = [make_row(1, accuracy=0.95), make_row(2, accuracy=0.5, energy_j=1.5e-3, train_energy_j=1.0)]
+    run = open_rows(rows, third_objective="training-energy")
+    assert "<b>95.00 %</b><span>best validation accuracy</span>" in render_page(run)
+    # the next, dearer one is far worse, not within noise
+    assert [line.is_like_next for line in front_table(run, None)] == [False, False]
 
 
 def test_with_three_objectives_the_line_joins_only_what_nothing_beats_in_the_picture(open_rows):
