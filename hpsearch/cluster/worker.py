@@ -101,6 +101,7 @@ class TrialHost:
         self._continued_at: int | None = None
         self._trial: Any = None
         self._meter = TrainingMeter(NoMeter())
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def step(self) -> dict[str, Any] | None:
         """Train until the next rung, the end, or the next sign of life; what goes wrong is a result too.
@@ -124,9 +125,11 @@ class TrialHost:
             logger.exception("could not keep the state of trial %s", self._id)
 
     def close(self) -> None:
-        """Let go of the meter and the trial."""
+        """Let go of the meter, the trial and what it wrote on this machine alone."""
         self._meter.close()
         self._trial = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _step(self) -> dict[str, Any] | None:
         if self._notice.is_given():
@@ -191,7 +194,10 @@ class TrialHost:
         """Return where the sub-network is written: its place in the run, or a local one to be copied there."""
         if self._storage.local is not None:
             return self._storage.local / SUBNETWORKS / self._id
-        return Path(tempfile.gettempdir()) / "greenprune" / self._id
+        if self._scratch is None:
+            # of this process alone: a folder of one name for all would belong to whichever user came first
+            self._scratch = tempfile.TemporaryDirectory(prefix="greenprune-")
+        return Path(self._scratch.name) / self._id
 
     def _save(self) -> None:
         began = time.monotonic()

@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.fs as pafs
 import pytest
 import search_driver  # noqa: F401  puts the tabulated trials on the import path
 import tabulated
@@ -10,6 +11,7 @@ from greenprune_core.config import TrialConfig
 from hpsearch.checkpoints import checkpoint_path
 from hpsearch.cluster import worker
 from hpsearch.cluster.worker import TrialHost
+from hpsearch.storage import RunStorage
 
 
 def _task(folder, runner: str = "InstantTrial", **other) -> dict:
@@ -111,3 +113,20 @@ def test_a_trial_has_as_many_threads_as_processors(cpus, threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_a_trial_writes_on_its_own_machine_for_an_object_store_is_removed_with_it(tmp_path, monkeypatch):
+    local = tmp_path / "local"
+    for folder in (local, tmp_path / "run" / "subnetworks"):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(local))
+    host = TrialHost(_task(tmp_path / "run", "NoisyTrial", rungs=[]))
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    (tmp_path / "run" / "subnetworks" / host._id).mkdir()  # which a bucket does without
+    host._storage = RunStorage("store", store, "run")
+    assert host.step()["state"] == "complete"
+    assert (tmp_path / "run" / "subnetworks" / host._id / "card.json").exists()
+    (mine,) = local.iterdir()
+    assert mine.stat().st_mode & 0o077 == 0, "another user neither reads it nor comes first"
+    host.close()
+    assert not list(local.iterdir())
