@@ -10,10 +10,11 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from greenprune_core.config import TrialConfig
+from greenprune_core.errors import ConfigError
 from hpsearch.cluster import gpu_share
 from hpsearch.energy.training_energy import COLUMNS, spent_by
 
@@ -40,9 +41,9 @@ class Repeats:
         """Go on from a checkpoint that `RepeatedTrial.save` has written."""
         with zipfile.ZipFile(path) as checkpoint:
             rows = json.loads(checkpoint.read(_ROWS))
-            for name in checkpoint.namelist():
+            for name in filter(_is_of_a_seed, checkpoint.namelist()):
                 kept = folder.parent / name.removeprefix(_FOLDERS)
-                if name.startswith(_FOLDERS) and not kept.exists():
+                if not kept.exists():
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     kept.write_bytes(checkpoint.read(name))
             state = path.with_name(_STATE)
@@ -157,6 +158,17 @@ class RepeatedTrial:
         }
         plain: dict[str, Any] = json.loads(json.dumps({**self._trial.finish(), **own}, default=_plain))
         return plain
+
+
+def _is_of_a_seed(name: str) -> bool:
+    """Say whether a name in a checkpoint is a file of a seed's sub-network; it never leads out of their folder."""
+    parts = PurePosixPath(name.removeprefix(_FOLDERS)).parts
+    is_inside = len(parts) > 1 and ".." not in parts and "/" not in parts
+    if name.startswith(_FOLDERS) and not is_inside:
+        raise ConfigError(
+            f"a checkpoint holds the files of its own seeds, but got one with {name!r}; begin the trial anew"
+        )
+    return name.startswith(_FOLDERS)
 
 
 def is_first(row: Mapping[str, Any]) -> bool:

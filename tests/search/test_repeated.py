@@ -3,6 +3,7 @@
 import json
 import os
 import weakref
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -124,6 +125,18 @@ def test_a_checkpoint_goes_on_with_another_number_of_seeds_and_ends_with_those_t
     assert trial.advance(trial.epochs).epoch == 3 * n_trained
     assert trial.is_finished
     assert len(trial.finish()["repeats"]) == n_trained - 1
+
+
+@pytest.mark.parametrize("name", ["folders/../../planted.py", "folders//planted.py", "folders/planted.py"])
+def test_a_checkpoint_never_writes_outside_the_folders_of_its_seeds(tmp_path, name):
+    config, folder = TrialConfig(epochs=3), tmp_path / "run" / "subnetworks" / "first"
+    path = tmp_path / "kept.pt"
+    Repeats(tabulated.NoisyTrial, 2)(config, folder).save(path)
+    with zipfile.ZipFile(path, "a") as checkpoint:
+        checkpoint.writestr(name, "import os")
+    with pytest.raises(ConfigError, match="holds the files of its own seeds"):
+        Repeats(tabulated.NoisyTrial, 2).restore(path, config, folder)
+    assert not list(tmp_path.rglob("planted.py"))
 
 
 @pytest.mark.parametrize(("before", "now"), [(2, 1), (1, 2)])
