@@ -1,5 +1,6 @@
 """`hpsearch compare`: fronts of several runs in one table and one picture."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,18 +8,22 @@ from typing import Any
 import click
 
 from greenprune_core.errors import ConfigError
+from greenprune_core.home import expand
 from hpsearch.comparison import Comparison, compare
+from hpsearch.outside import is_address, put_at
 from hpsearch.plain_json import to_json
 from hpsearch.search_run import open_run
 from hpsearch.units import ACCURACY, ENERGY, QUANTITIES, show
 
+NAMES = ("compare.png", "compare.svg")
+
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for compare.png and compare.svg.")
+@click.option("--output", metavar="DIR", help="Folder or s3://... for compare.png and compare.svg.")
 @click.option("--force", is_flag=True, help="Let --output replace pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; numbers in base units.")
-def command(runs: tuple[str, ...], output: Path | None, force: bool, as_json: bool) -> None:
+def command(runs: tuple[str, ...], output: str | None, force: bool, as_json: bool) -> None:
     """Compare the fronts of RUNS: hypervolume with a common reference, and who dominates where."""
     if force and output is None:
         raise ConfigError("--force belongs to --output, but got no --output; add --output DIR")
@@ -74,23 +79,32 @@ def _plain(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _write_pictures(found: Comparison, output: Path, force: bool) -> list[Path]:
-    import vl_convert
-
+def _write_pictures(found: Comparison, target: str, force: bool) -> Sequence[str | Path]:
     from greenprune_core.artefact import write_aside, writing_into
-    from hpsearch.report.figures import comparison_spec
 
-    paths = [output / "compare.png", output / "compare.svg"]
+    if is_address(target):
+        return put_at(target, dict(zip(NAMES, _draw(found), strict=True)), option="--output", force=force)
+    output = expand(target)
+    paths = [output / name for name in NAMES]
     with writing_into(output):
         in_the_way = [path for path in paths if path.exists()]
     if in_the_way and not force:
         raise ConfigError(
             f"--output overwrites nothing, but {in_the_way[0]} exists; choose another folder or add --force"
         )
-    svg = vl_convert.vegalite_to_svg(comparison_spec(found))
-    pictures = (bytes(vl_convert.svg_to_png(svg, scale=2.0)), svg.encode())
+    pictures = _draw(found)
     with writing_into(output):
         output.mkdir(parents=True, exist_ok=True)
         for path, content in zip(paths, pictures, strict=True):
             write_aside(path, content)
     return paths
+
+
+def _draw(found: Comparison) -> tuple[bytes, bytes]:
+    """Return the picture as PNG and as SVG."""
+    import vl_convert
+
+    from hpsearch.report.figures import comparison_spec
+
+    svg: str = vl_convert.vegalite_to_svg(comparison_spec(found))
+    return bytes(vl_convert.svg_to_png(svg, scale=2.0)), svg.encode()

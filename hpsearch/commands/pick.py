@@ -9,7 +9,9 @@ import click
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.export import export_subnetwork
+from greenprune_core.home import expand
 from hpsearch.front import accuracy_interval, interval_basis
+from hpsearch.outside import is_address, put_at
 from hpsearch.picker import NothingFitsError, Pick, Step, as_plain
 from hpsearch.plain_json import to_json
 from hpsearch.search_run import EnergyKind, SearchRun, open_run
@@ -33,7 +35,7 @@ EXIT_NOTHING_FITS = 3
     show_default=True,
     help="Joules as the trials wrote them, or as `hpsearch measure` found them.",
 )
-@click.option("--export", "target", metavar="DIR", type=click.Path(path_type=Path), help="Write its files here.")
+@click.option("--export", "target", metavar="DIR", help="Write its files into this folder, or to s3://...")
 @click.option(
     "--format",
     "formats",
@@ -45,7 +47,7 @@ EXIT_NOTHING_FITS = 3
 def command(
     run: str,
     energy: EnergyKind,
-    target: Path | None,
+    target: str | None,
     formats: tuple[str, ...],
     force: bool,
     as_json: bool,
@@ -159,7 +161,9 @@ def _say_nothing_fits(error: NothingFitsError, as_json: bool) -> None:
     click.echo(to_json({"trial_id": None, "nearest": nearest, "missed_by": missed}))
 
 
-def _export(opened: SearchRun, picked: Pick, target: Path, formats: tuple[str, ...], force: bool) -> list[Path]:
+def _export(
+    opened: SearchRun, picked: Pick, target: str, formats: tuple[str, ...], force: bool
+) -> Sequence[str | Path]:
     folder = f"subnetworks/{picked.trial_id}"
     if not opened.storage.exists(f"{folder}/card.json"):
         raise ConfigError(
@@ -167,8 +171,12 @@ def _export(opened: SearchRun, picked: Pick, target: Path, formats: tuple[str, .
             "pick another trial or run this one again"
         )
     chosen = formats or ("pt2", "safetensors")
-    if opened.storage.local is not None:
-        return export_subnetwork(opened.storage.local / folder, target, chosen, force=force)
-    with tempfile.TemporaryDirectory() as copy:
-        opened.storage.get_folder(folder, Path(copy))
-        return export_subnetwork(copy, target, chosen, force=force)
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "run" if opened.storage.local is None else opened.storage.local / folder
+        if opened.storage.local is None:
+            opened.storage.get_folder(folder, source)
+        if not is_address(target):
+            return export_subnetwork(source, expand(target), chosen, force=force)
+        files = export_subnetwork(source, Path(scratch) / "export", chosen)
+        contents = {file.name: file.read_bytes() for file in files}
+        return put_at(target, contents, option="--export", force=force)

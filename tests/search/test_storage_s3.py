@@ -1,11 +1,15 @@
 """The run's folder in an object store: a real S3 server on loopback (moto's), reached as users reach theirs."""
 
+import hashlib
+import json
+
 import pyarrow.fs as pafs
 import pytest
 from archive_maker import make_rows, make_run
 
 import hpsearch
 from greenprune_core.errors import ConfigError
+from hpsearch.cli import main
 from hpsearch.lock import DriverLock
 from hpsearch.report import write_report
 from hpsearch.storage import RunStorage
@@ -78,3 +82,35 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(bucket):
         RunStorage.open("s3://nobodys-bucket/run").write_bytes("settings.json", b"{}")
     with pytest.raises(ConfigError, match=r"a run is a folder with settings\.json|must be readable"):
         hpsearch.open_run("s3://nobodys-bucket/run")
+
+
+def test_a_picked_sub_network_and_a_comparison_go_into_a_bucket(bucket, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "run", make_rows(20))
+    make_run(tmp_path / "other", make_rows(20, seed=1))
+    trial_id = hpsearch.open_run("run").pick(knee=True).trial_id
+    folder = tmp_path / "run" / "subnetworks" / trial_id
+    folder.mkdir(parents=True)
+    content = b"weights"
+    (folder / "weights.safetensors").write_bytes(content)
+    files = {"weights.safetensors": hashlib.sha256(content).hexdigest()}
+    (folder / "card.json").write_text(json.dumps({"schema_version": 1, "input_shape": [1, 8, 8], "files": files}))
+    pick = ["pick", "run", "--knee", "--format", "safetensors", "--export", f"{bucket}/picked"]
+    compare = ["compare", "run", "other", "--output", f"{bucket}/compared"]
+    for command, name in ((pick, "picked/card.json"), (compare, "compared/compare.png")):
+        assert main(command) == 0
+        assert f"wrote {bucket}/{name}" in capsys.readouterr().out
+        assert RunStorage.open(bucket).exists(name)
+        assert main(command) == 2
+        assert "overwrites nothing, but s3://bucket/" in capsys.readouterr().err
+        assert main([*command, "--force"]) == 0
+    assert not (tmp_path / "s3:").exists()
+
+
+def test_what_is_written_elsewhere_may_lie_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "other"):
+        make_run(tmp_path / name, make_rows(20))
+    assert main(["compare", "run", "other", "--output", "~/compared"]) == 0
+    assert (tmp_path / "compared" / "compare.svg").exists()
