@@ -52,7 +52,14 @@ def _fold(group: Sequence[Row], seeds: Sequence[Row]) -> Row:
     mean = mean_row(everyone)
     accuracies = {name: mean.get(name) for name in ACCURACIES}
     ids = {row["trial_id"] for row in compared}
-    return {**mean_row(compared), **accuracies, "repeats": [_tell(row, row["trial_id"] in ids) for row in everyone]}
+    repeats = [_tell(row, row["trial_id"] in ids) for row in everyone]
+    return {**mean_row(compared), **accuracies, "latency_s": _measured(compared), "repeats": repeats}
+
+
+def _measured(rows: Sequence[Row]) -> float | None:
+    """Return the mean measured time of those seeds that were measured."""
+    known = [row["latency_s"] for row in rows if row.get("latency_s") is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _tell(row: Row, is_compared: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from greenprune_core.measure import Effort, Measurement, Meter, measure_idle, me
 from greenprune_core.networks import build_network
 from greenprune_core.subnetwork import load_subnetwork
 from hpsearch.energy.measured import network_key, write_measurements
+from hpsearch.fold import each_seed
 from hpsearch.lock import MeasureLock
 from hpsearch.search_run import SearchRun
 
@@ -53,6 +54,8 @@ class Subject:
 def choose_trials(run: SearchRun, trial_ids: Sequence[str] = ()) -> list[Mapping[str, Any]]:
     """Return the rows to measure: the asked ones, else the front and its controls; only those with a saved sub-network.
 
+    Of a configuration with several seeds all are measured: each has a network of its own, and any may be picked.
+
     Raises:
         ConfigError: an unknown trial, or nothing with a saved sub-network.
     """
@@ -64,7 +67,8 @@ def choose_trials(run: SearchRun, trial_ids: Sequence[str] = ()) -> list[Mapping
             f"a trial to measure is one of the run's, but got {unknown[0]!r}; finished ones: {known}, ..."
         )
     asked: list[Mapping[str, Any]] = [by_id[trial_id] for trial_id in trial_ids]
-    wanted = asked or [*run.compared.members, *run.controls]
+    seeds = [by_id[str(seed["trial_id"])] for member in run.compared.members for seed in each_seed(member)]
+    wanted = asked or [*seeds, *run.controls]
     if not wanted:
         raise ConfigError(f"measuring needs finished trials, but {run.storage} has none on its front; wait or resume")
     missing = [

@@ -154,6 +154,13 @@ def test_controls_are_measured_with_the_front_or_by_name(tmp_path):
     assert [row["trial_id"] for row in choose_trials(run, ["t00003"])] == ["t00003"]
 
 
+def test_of_a_repeated_configuration_every_seed_is_measured(open_rows):
+    run = open_rows([make_row(n, seed=n, config_hash="t00001") for n in (1, 2, 3)])
+    for row in run.rows:
+        run.storage.write_bytes(f"subnetworks/{row['trial_id']}/card.json", b"{}")
+    assert [row["trial_id"] for row in choose_trials(run)] == ["t00001", "t00002", "t00003"]
+
+
 def test_a_run_without_a_front_has_no_controls(tmp_path, capsys):
     make_run(tmp_path / "run", [make_row(1, state="failed", error="NaN")])
     assert main(["controls", str(tmp_path / "run")]) == 2

@@ -149,6 +149,12 @@ def test_a_latency_budget_holds_for_the_picked_seed_too_and_the_front_has_the_me
     assert (plain["trial_id"], plain["seed"], plain["model_latency_s"]) == ("t00001", 1, 1e-3)
 
 
+def test_the_measured_time_of_a_repeated_configuration_is_the_mean_over_the_seeds_that_were_measured():
+    times = (1e-3, 3e-3, None)
+    seeds = [make_row(n, seed=n, latency_s=time, config_hash="t00000") for n, time in enumerate(times)]
+    assert find_front(seeds).members[0]["latency_s"] == pytest.approx(2e-3)
+
+
 def test_an_equal_of_a_member_is_on_the_front_too():
     rows = [*ROWS, make_row(6, accuracy=0.90, energy_j=1.0e-3, macs=20)]
     picked = pick(rows, trial="t00006")
