@@ -1,5 +1,6 @@
 """What a sub-network must keep to be of use, and whether any trial of a run does."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ FIRST_LOOK = 8
 HOPELESS = 2.0
 """A limit is out of reach when the cheapest network costs more than so many times of it: the first points of a space
 and the first draws reach close to its cheapest network, so no draw makes up for that."""
+
+NOT_KNOWN = 1.0
+"""Violation where the energy is not known: as if it were twice the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,9 @@ class Constraints:
         """Return each constraint's violation, met at <= 0, in shares so that they compare."""
         found = {}
         if self.max_energy_j is not None:
-            found["max_energy"] = float(row["energy_j"]) / self.max_energy_j - 1.0
+            energy_j = row.get("energy_j")
+            is_missing = energy_j is None or not math.isfinite(energy_j)
+            found["max_energy"] = NOT_KNOWN if is_missing else float(row["energy_j"]) / self.max_energy_j - 1.0
         if self.min_accuracy is not None:
             found["min_accuracy"] = self.min_accuracy - float(row["val_accuracy"])
         return found

@@ -130,6 +130,8 @@ class Ledger:
                 self._enter(trial_id, group)
             self._count(group[0]["state"], group)
         self._finished = set(rows)
+        complete = {trial_id: group for trial_id, group in rows.items() if group[0]["state"] == "complete"}
+        self.study.judge({trial_id: self.constraints.of(mean_row(group)) for trial_id, group in complete.items()})
         self.sweep()
         return self.study.requeue_interrupted()
 
@@ -154,15 +156,23 @@ class Ledger:
 
     def learn(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Let the sampler know a complete trial of another run, all its seeds; it is no trial of this one."""
-        self.study.add_row(rows[0]["params"] or {}, self._values(rows), config_hash=None, attributes=_attributes(rows))
+        self._add(rows, None)
 
     def _enter(self, trial_id: str, rows: Sequence[dict[str, Any]]) -> None:
         """Enter a trial that the study never heard of: its journal is older than the row."""
         if rows[0]["state"] == "complete" and not self._sources.foreign(rows):
-            params = rows[0]["params"] or {}
-            self.study.add_row(params, self._values(rows), config_hash=trial_id, attributes=_attributes(rows))
+            self._add(rows, trial_id)
         else:
             self.study.settle(trial_id)
+
+    def _add(self, rows: Sequence[Mapping[str, Any]], config_hash: str | None) -> None:
+        self.study.add_row(
+            rows[0]["params"] or {},
+            self._values(rows),
+            config_hash=config_hash,
+            attributes=_attributes(rows),
+            constraints=self.constraints.of(mean_row(rows)),
+        )
 
     def _tell_complete(self, trial_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Tell a complete trial; one that does not compare has a row, and teaches the sampler nothing."""

@@ -6,7 +6,7 @@ and latest trials, and the journal gets one line per trial.
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import optuna
 from optuna.study import StudyDirection
@@ -104,7 +104,17 @@ class Mirror:
     def learn(self, trials: Iterable[FrozenTrial]) -> None:
         """Learn finished trials at once, and keep no more than the sampler draws from."""
         known = self._study.get_trials(deepcopy=False, states=LEARNT)
-        known += [trial for trial in trials if trial.state in LEARNT]
+        self._fill([*known, *(trial for trial in trials if trial.state in LEARNT)])
+
+    def judge(self, constraints: Callable[[FrozenTrial], Mapping[str, float] | None]) -> None:
+        """Judge the known trials by other constraints than those of their time; None leaves one as it is."""
+        known = self._study.get_trials(deepcopy=False, states=LEARNT)
+        judged = [_judged(trial, constraints(trial)) for trial in known]
+        if any(new is not old for new, old in zip(judged, known, strict=True)):
+            self._fill(judged)
+
+    def _fill(self, known: list[FrozenTrial]) -> None:
+        """Make the study anew from these trials and those that run."""
         kept = known if self._window is None else _choose(known, self._window, self._directions)
         self._study = optuna.create_study(directions=self._directions, sampler=self._sampler)
         self._study.add_trials(kept)
@@ -117,6 +127,21 @@ class Mirror:
 def snapshot(trial: Trial) -> FrozenTrial:
     """Return a trial as it stands, with what the sampler noted at it."""
     return trial.storage.get_trial(trial._trial_id)
+
+
+def _judged(trial: FrozenTrial, constraints: Mapping[str, float] | None) -> FrozenTrial:
+    if constraints is None or dict(constraints) == trial.constraints:
+        return trial
+    return optuna.trial.create_trial(
+        state=trial.state,
+        values=trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        # Optuna keeps constraints among them
+        system_attrs={name: value for name, value in trial.system_attrs.items() if not name.startswith("constraints")},
+        constraints=dict(constraints),
+    )
 
 
 def _choose(trials: Sequence[FrozenTrial], n_kept: int, directions: Sequence[StudyDirection]) -> list[FrozenTrial]:

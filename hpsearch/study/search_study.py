@@ -187,8 +187,9 @@ class SearchStudy:
         *,
         config_hash: str | None,
         attributes: Mapping[str, Any],
+        constraints: Mapping[str, float] | None = None,
     ) -> None:
-        """Enter a finished trial that was run elsewhere, so that the sampler knows it.
+        """Enter a finished trial that was run elsewhere, so that the sampler knows it; constraints are met at <= 0.
 
         Raises:
             ConfigError: its draws are not those of this space.
@@ -202,6 +203,7 @@ class SearchStudy:
                     params=dict(params),
                     distributions=distributions,
                     user_attrs={**attributes, **known},
+                    constraints=dict(constraints or {}),
                 )
             ]
         )
@@ -213,6 +215,10 @@ class SearchStudy:
         self._study.add_trials(entered)
         self._journal.flush()
         self._mirror.learn(entered)
+
+    def judge(self, constraints: Mapping[str, Mapping[str, float]]) -> None:
+        """Let the sampler judge known trials, by id, by present constraints; the journal keeps those of their time."""
+        self._mirror.judge(lambda trial: constraints.get(trial.user_attrs.get(HASH, "")))
 
     def flush(self) -> None:
         """Write and synchronise the journal: at the end of a search no suggestion follows that would."""

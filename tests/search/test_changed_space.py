@@ -113,3 +113,30 @@ def test_first_points_that_wait_are_drawn_from_the_changed_space_or_given_up(tmp
     assert {config.phases.ramp_shape for config in drawn} <= set(shapes)
     assert all(config.budget.target >= low for config in drawn)
     assert [trial.state for trial in again.study._trials()].count(TrialState.COMPLETE) == 8
+
+
+def _judged(ledger: Ledger) -> list[float]:
+    """What the sampler is told of the known trials: the violation of --max-energy, met at <= 0."""
+    trials = ledger.study._mirror._study.get_trials(states=[TrialState.COMPLETE])
+    return sorted(trial.constraints["max_energy"] for trial in trials)
+
+
+def test_known_trials_are_judged_by_the_constraints_of_the_resumed_search(tmp_path):
+    first = _open(tmp_path, _space(0.4, 0.6))
+    _run(first, N_BEFORE)
+    energies = [row["energy_j"] for row in archive.rows(archive.read_trials(first.storage))]
+    limit = sorted(energies)[4]
+    again = _open(tmp_path, _space(0.4, 0.6), resume=True, max_energy=f"{limit!r}J")
+    assert _judged(again) == pytest.approx(sorted(energy / limit - 1 for energy in energies))
+    loose = _open(tmp_path, _space(0.4, 0.6), resume=True, max_energy="1kJ")
+    assert max(_judged(loose)) < 0
+
+
+def test_trials_of_a_warm_start_are_judged_by_the_constraints_of_the_new_run(tmp_path):
+    first = _open(tmp_path, _space(0.4, 0.6))
+    _run(first, N_BEFORE)
+    known = archive.rows(archive.read_trials(first.storage))
+    limit = sorted(row["energy_j"] for row in known)[4]
+    settings, _ = resolve({"storage_path": str(tmp_path), "name": "new", "max_energy": f"{limit!r}J"}, {})
+    new, _ = open_ledger(RunStorage.open(settings.run), settings, _space(0.4, 0.6), known)
+    assert sum(violation <= 0 for violation in _judged(new)) == 5

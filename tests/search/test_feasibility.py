@@ -57,3 +57,8 @@ def test_what_can_be_met_is_not_mentioned(search):
     code, out, error = search(trials=20, max_energy="0.9uJ", min_accuracy=0.3)
     assert (code, error) == (0, "")
     assert "none of" not in out
+
+
+@pytest.mark.parametrize("energy_j", [None, float("nan")])
+def test_an_energy_that_is_not_known_keeps_no_limit(energy_j):
+    assert Constraints(max_energy_j=1e-6).of({"energy_j": energy_j}) == {"max_energy": 1.0}
