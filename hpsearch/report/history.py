@@ -106,9 +106,9 @@ def _arrivals(run: SearchRun) -> dict[str, Row]:
 
 
 def _busy(rows: Sequence[Row]) -> list[Busy]:
-    times = [
-        (row["started_at"], row["finished_at"]) for row in rows if row.get("started_at") and row.get("finished_at")
-    ]
+    ends = [(row["started_at"], row["finished_at"]) for row in rows if row.get("started_at") and row.get("finished_at")]
+    # a clock that was set back in a trial's time ends it before its start
+    times = [(start, end) for start, end in ends if start <= end]
     if not times:
         return []
     first = min(start for start, _ in times)

@@ -240,6 +240,14 @@ def test_the_busy_share_counts_slots_and_gaps(open_rows):
     assert view.busy_share == pytest.approx((4 + 8 + 2) / 16)
 
 
+def test_a_trial_that_a_clock_ended_before_its_start_kept_no_slot_busy(open_rows):
+    back = {"started_at": START + datetime.timedelta(seconds=4), "finished_at": START - datetime.timedelta(hours=1)}
+    sound = {"started_at": START, "finished_at": START + datetime.timedelta(seconds=8)}
+    view = history_view(open_rows([make_row(1, **back), make_row(2, **sound)]))
+    assert (view.n_slots, view.busy_share) == (1, pytest.approx(1.0))
+    assert min(step.n_running for step in view.busy) == 0
+
+
 def test_a_long_history_is_thinned_to_what_a_screen_shows(open_rows, monkeypatch):
     monkeypatch.setattr("hpsearch.report.history.MAX_STEPS", 10)
     view = history_view(open_rows(make_rows(50)))
