@@ -111,6 +111,9 @@ def reproduce_command(run: SearchRun, row: Row) -> str:
         "objective": settings.get("objective") if settings.get("objective") != "energy" else None,
         "third-objective": settings.get("third_objective"),
         "data-dir": settings.get("data_dir"),
+        # the device and the number of threads decide the last digits
+        "cpus-per-trial": _unless(settings.get("cpus_per_trial"), 1),
+        "gpus-per-trial": _unless(settings.get("gpus_per_trial"), 0),
         "repeats": len(row["repeats"]) if len(row.get("repeats") or []) > 1 else None,
     }
     options = [("set", f"{key}={value}") for key, value in pins.items()]
@@ -119,6 +122,11 @@ def reproduce_command(run: SearchRun, row: Row) -> str:
     return f"hpsearch search --space {space} --trials 1 --seed {seed} --name again-{row['trial_id']}" + "".join(
         f" --{name} {shlex.quote(text)}" for name, text in options
     )
+
+
+def _unless(value: Any, usual: float) -> str | None:
+    """Write a number, unless it is the usual one or none."""
+    return f"{value:g}" if _is_number(value) and value != usual else None
 
 
 def _own_value(config: Mapping[str, Any], key: str, pinned: str) -> str:

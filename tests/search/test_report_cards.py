@@ -45,6 +45,13 @@ def test_the_command_keeps_the_profile_and_the_number_of_seeds(open_rows):
     assert card.repeats == ("seed 1: 90.00 %", "seed 2: 90.00 %", "seed 3: 90.00 %")
 
 
+def test_the_command_asks_for_the_processors_and_the_share_of_a_gpu_that_the_trial_had(open_rows):
+    run = open_rows([make_row(1, params={})], cpus_per_trial=2.0, gpus_per_trial=0.25)
+    assert reproduce_command(run, run.rows[0]).endswith(" --set seed=1 --cpus-per-trial 2 --gpus-per-trial 0.25")
+    run = open_rows([make_row(1, params={})], cpus_per_trial=1.0, gpus_per_trial=0.0)
+    assert "per-trial" not in reproduce_command(run, run.rows[0])
+
+
 def test_the_command_asks_for_the_objectives_and_the_data_of_the_search(open_rows):
     asked = {"objective": "latency", "third_objective": "training-energy", "data_dir": "/my data"}
     run = open_rows([make_row(1, params={}, model_latency_s=1e-3)], **asked)
