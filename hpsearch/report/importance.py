@@ -150,14 +150,7 @@ def _interactions(
         values = np.array([1 - costs[place] if objective.is_maximised else costs[place] for place in places])
         share = _interaction_share(a, b, values)
         if share >= MIN_INTERACTION:
-            cells = [
-                Cell(
-                    names_a[i], names_b[j], float(values[(a == i) & (b == j)].mean()), int(((a == i) & (b == j)).sum())
-                )
-                for i, j in itertools.product(range(len(names_a)), range(len(names_b)))
-                if ((a == i) & (b == j)).any()
-            ]
-            found.append(Interaction(first, second, objective.name, share, tuple(cells)))
+            found.append(Interaction(first, second, objective.name, share, _cells(a, b, names_a, names_b, values)))
     return found
 
 
