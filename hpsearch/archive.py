@@ -175,6 +175,7 @@ def read_archive(storage: RunStorage, folder: str = TRIALS_FOLDER) -> Trials:
     paths = [path for path in storage.list(folder) if path.endswith(".parquet")]
     with ThreadPoolExecutor(_READERS) as pool:
         parts = list(pool.map(lambda path: _read_part(storage, path), paths))
+    parts = _without_copies(paths, parts)
     tables = [part for part in parts if isinstance(part, pa.Table)]
     damaged = tuple((path, part) for path, part in zip(paths, parts, strict=True) if isinstance(part, str))
     table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
@@ -231,7 +232,30 @@ def _read_part(storage: RunStorage, path: str) -> pa.Table | str:
     missing = [name for name in ("trial_id", "state") if name not in part.column_names]
     if missing:
         return f"the column {missing[0]} is missing"
-    return _conform(part)
+    conformed = _conform(part)
+    return conformed if isinstance(conformed, str) else _problem(conformed) or conformed
+
+
+def _problem(part: pa.Table) -> str | None:
+    """Say what in a part no driver writes: a name that is none, which paths are made of, or an unknown state."""
+    for trial_id, state in zip(part["trial_id"].to_pylist(), part["state"].to_pylist(), strict=True):
+        if trial_id is None or not _SAFE_ID.fullmatch(trial_id):
+            return f"it holds a trial with the name {trial_id!r}"
+        if state not in STATES:
+            return f"the state of its trial {trial_id} is {state!r}"
+    return None
+
+
+def _without_copies(paths: Sequence[str], parts: Sequence[pa.Table | str]) -> list[pa.Table | str]:
+    """Leave out the parts of trials that have a part of their own name: a copy beside it would count them twice."""
+    names = {path.rpartition("/")[2].removesuffix(".parquet") for path in paths}
+    found: list[pa.Table | str] = []
+    for path, part in zip(paths, parts, strict=True):
+        own = path.rpartition("/")[2].removesuffix(".parquet")
+        held = [] if isinstance(part, str) else part["trial_id"].to_pylist()
+        copied = next((trial_id for trial_id in held if trial_id != own and trial_id in names), None)
+        found.append(part if copied is None else f"it holds the trial {copied}, which has a part of its own")
+    return found
 
 
 def _conform(part: pa.Table) -> pa.Table | str:

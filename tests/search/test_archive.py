@@ -9,7 +9,16 @@ import pytest
 from archive_maker import make_row, make_rows
 
 from greenprune_core.errors import ConfigError
-from hpsearch.archive import SCHEMA, SCHEMA_VERSION, finished_ids, read_archive, read_trials, rows, write_trial
+from hpsearch.archive import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    finished_ids,
+    read_archive,
+    read_trials,
+    rows,
+    to_table,
+    write_trial,
+)
 from hpsearch.storage import RunStorage
 
 CONTRACT = {
@@ -162,3 +171,33 @@ def test_numbers_of_numpy_and_text_times_are_taken(storage):
     (row,) = rows(read_trials(storage), ["kept_channels", "macs", "started_at"])
     assert row["kept_channels"] == {"a": [1, 2]}
     assert row["started_at"].tzinfo is not None
+
+
+def test_a_copy_of_a_part_beside_it_is_named_and_does_not_count_twice(storage):
+    write_trial(storage, make_row(1))
+    storage.write_bytes("trials/t00001 (conflicted copy).parquet", storage.read_bytes("trials/t00001.parquet"))
+    found = read_archive(storage)
+    assert found.table["trial_id"].to_pylist() == ["t00001"]
+    ((path, reason),) = found.damaged
+    assert path == "trials/t00001 (conflicted copy).parquet"
+    assert reason == "it holds the trial t00001, which has a part of its own"
+
+
+def test_a_part_under_another_name_is_read_where_it_is_the_only_one(storage):
+    write_trial(storage, make_row(1))
+    storage.write_bytes("trials/renamed.parquet", storage.read_bytes("trials/t00001.parquet"))
+    storage.delete("trials/t00001.parquet")
+    assert read_archive(storage).table["trial_id"].to_pylist() == ["t00001"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [({"trial_id": "../../up"}, "the name '../../up'"), ({"state": "odd"}, "is 'odd'")]
+)
+def test_a_part_that_no_driver_wrote_is_damage(storage, change, told):
+    table = to_table([make_row(1) | change])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    storage.write_bytes("trials/t00001.parquet", sink.getvalue().to_pybytes())
+    found = read_archive(storage)
+    assert found.table.num_rows == 0
+    assert told in found.damaged[0][1]
