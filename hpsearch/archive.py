@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from greenprune_core.errors import ConfigError
 from hpsearch.storage import RunStorage
+from hpsearch.visible import all_visible, visible
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,9 @@ def read_archive(storage: RunStorage, folder: str = TRIALS_FOLDER) -> Trials:
         parts = list(pool.map(lambda path: _read_part(storage, path), paths))
     parts = _without_copies(paths, parts)
     tables = [part for part in parts if isinstance(part, pa.Table)]
-    damaged = tuple((path, part) for path, part in zip(paths, parts, strict=True) if isinstance(part, str))
+    damaged = tuple(
+        (visible(path), visible(part)) for path, part in zip(paths, parts, strict=True) if isinstance(part, str)
+    )
     table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
     return Trials(table.sort_by([("finished_at", "ascending"), ("trial_id", "ascending")]), damaged)
 
@@ -189,11 +192,17 @@ def finished_ids(storage: RunStorage) -> set[str]:
 
 
 def rows(table: pa.Table, columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """Turn the table into dictionaries, with the columns of unit json read; unreadable JSON becomes None."""
+    """Turn the table into dictionaries, with the columns of unit json read; unreadable JSON becomes None.
+
+    Texts are safe to print.
+    """
     chosen = table.select(list(columns)) if columns is not None else table
     structured = {column.name for column in COLUMNS if column.unit == "json"} & set(chosen.column_names)
     found: list[dict[str, Any]] = chosen.to_pylist()
+    texts = {column.name for column in COLUMNS if column.type == pa.string()} & set(chosen.column_names) - structured
     for row in found:
+        for name in texts:
+            row[name] = row[name] and visible(row[name])
         for name in structured:
             row[name] = _read_json(row[name])
     return found
@@ -300,6 +309,7 @@ def _read_json(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except ValueError:
         return None
+    return found if text.isascii() and "\\u" not in text else all_visible(found)

@@ -14,6 +14,7 @@ import sys
 import click
 
 from greenprune_core.errors import ConfigError, GreenpruneError
+from hpsearch.visible import visible
 
 COMMANDS = ("search", "status", "report", "pick", "measure", "controls", "calibrate", "compare", "doctor")
 
@@ -114,7 +115,7 @@ def _drop_output() -> None:
 
 def _say(message: str) -> None:
     """Print an error as one line, whatever line breaks it holds."""
-    click.echo("hpsearch: " + " ".join(message.split()), err=True)
+    click.echo("hpsearch: " + visible(" ".join(message.split())), err=True)
 
 
 def entry() -> None:

@@ -16,6 +16,7 @@ from hpsearch import archive, objectives, picker, units
 from hpsearch.energy.measured import read_measurements, with_latency, with_measured
 from hpsearch.front import Front, find_front
 from hpsearch.storage import FIRST_PATIENCE_S, RunStorage
+from hpsearch.visible import all_visible
 
 if TYPE_CHECKING:
     import altair
@@ -211,7 +212,7 @@ def read_facts(storage: RunStorage) -> dict[str, Any]:
             f"{SETTINGS} is JSON, but that of {storage} is damaged: {error}; put back a copy, "
             "or that of a run with the same options"
         ) from error
-    return facts
+    return all_visible(facts)  # type: ignore[no-any-return]
 
 
 def _number(value: str | float | None, quantity: units.Quantity, what: str) -> float | None:

@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,8 +83,15 @@ def front_csv(front: pa.Table) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
     for row in front.select(columns).to_pylist():
-        writer.writerow([value.isoformat() if hasattr(value, "isoformat") else value for value in row.values()])
+        writer.writerow([_cell(value) for value in row.values()])
     return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """Write a value for a spreadsheet; a text that it would take for a formula stays a text."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _parquet(table: pa.Table) -> bytes:
