@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from greenprune_core.errors import ConfigError
+from hpsearch.shapes import SHAPES
 from hpsearch.storage import RunStorage
 from hpsearch.visible import all_visible, visible
 
@@ -192,9 +193,9 @@ def finished_ids(storage: RunStorage) -> set[str]:
 
 
 def rows(table: pa.Table, columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """Turn the table into dictionaries, with the columns of unit json read; unreadable JSON becomes None.
+    """Turn the table into dictionaries, with the columns of unit json read; texts are safe to print.
 
-    Texts are safe to print.
+    JSON that is unreadable or has another shape than its column's becomes None.
     """
     chosen = table.select(list(columns)) if columns is not None else table
     structured = {column.name for column in COLUMNS if column.unit == "json"} & set(chosen.column_names)
@@ -204,7 +205,7 @@ def rows(table: pa.Table, columns: Iterable[str] | None = None) -> list[dict[str
         for name in texts:
             row[name] = row[name] and visible(row[name])
         for name in structured:
-            row[name] = _read_json(row[name])
+            row[name] = _read_json(row[name], SHAPES[name])
     return found
 
 
@@ -305,11 +306,13 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not go into JSON")
 
 
-def _read_json(text: str | None) -> Any:
+def _read_json(text: str | None, has_shape: Callable[[Any], bool]) -> Any:
     if text is None:
         return None
     try:
         found = json.loads(text)
     except ValueError:
+        return None
+    if not has_shape(found):
         return None
     return found if text.isascii() and "\\u" not in text else all_visible(found)

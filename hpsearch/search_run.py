@@ -29,6 +29,14 @@ EnergyKind = Literal["recorded", "measured"]
 
 _NOT_MEASURED = {"energy_j is missing or not finite": "its energy was not measured"}
 
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("name", "space", "objective", "third_objective", "sampler", "profile", "data_dir"), str),
+    **dict.fromkeys(("trials", "seed", "repeats"), int),
+    **dict.fromkeys(("cpus_per_trial", "gpus_per_trial"), int | float),
+    "pins": list,
+}
+"""Types of those settings that are read again."""
+
 _REPLACED = ("energy_j", "dense_energy_j", "energy_source", "latency_s")
 
 
@@ -201,6 +209,7 @@ def read_facts(storage: RunStorage) -> dict[str, Any]:
         facts = json.loads(storage.read_bytes(SETTINGS))
         if not isinstance(facts, dict) or not isinstance(facts.get("schema_version", 0), int):
             raise ValueError(f"it holds {str(facts)[:40]}, not the settings of a search")
+        _check_settings(facts.get("settings"))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"a run is a folder with {SETTINGS}, but {storage} has none; give <storage-path>/<name> of a search"
@@ -213,6 +222,15 @@ def read_facts(storage: RunStorage) -> dict[str, Any]:
             "or that of a run with the same options"
         ) from error
     return all_visible(facts)  # type: ignore[no-any-return]
+
+
+def _check_settings(settings: Any) -> None:
+    """Refuse settings whose values are of other types than a search writes; absent ones have their defaults."""
+    for name, kind in _KINDS.items() if isinstance(settings, dict) else ():
+        value = settings.get(name)
+        is_fine = value is None or (isinstance(value, kind) and not isinstance(value, bool))
+        if not is_fine or (kind is list and not all(isinstance(item, str) for item in value or ())):
+            raise ValueError(f"its {name} is {str(value)[:40]!r}")
 
 
 def _number(value: str | float | None, quantity: units.Quantity, what: str) -> float | None:

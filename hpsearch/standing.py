@@ -46,7 +46,7 @@ def read_standing(run: SearchRun) -> Standing:
     told = {row["trial_id"] for row in run.rows}
     states = {state: rows[state] for state in STATES} | _unfinished(run, told)
     return Standing(
-        n_asked=int(run.settings.get("trials", len(run.rows))),
+        n_asked=int(run.settings.get("trials") or len(run.rows)),
         states=states,
         n_front=len(run.compared.members),
         hypervolume=hypervolume_share(run),

@@ -201,3 +201,16 @@ def test_a_part_that_no_driver_wrote_is_damage(storage, change, told):
     found = read_archive(storage)
     assert found.table.num_rows == 0
     assert told in found.damaged[0][1]
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        *(("repeats", text) for text in ("3", '"x"', "[null]", "[[1, 2]]")),
+        *(("history", "[1]"), ("params", "[]"), ("config", "3"), ("details", '"x"')),
+        *(("gate_histogram", '["a"]'), ("phase_cost", '{"a": 1}'), ("kept_channels", '{"a": [1]}')),
+    ],
+)
+def test_json_of_another_shape_than_its_columns_is_as_good_as_absent(storage, column, text):
+    write_trial(storage, make_row(1) | {column: text})
+    assert rows(read_archive(storage).table)[0][column] is None

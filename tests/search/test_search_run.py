@@ -93,3 +93,12 @@ def test_a_damaged_table_of_measurements_does_not_hide_the_run(run, caplog):
     run.storage.write_bytes("measurements.parquet", b"PAR1")
     assert hpsearch.open_run(run.storage.location).front.num_rows > 0
     assert "measurements.parquet" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage", [{"trials": "x"}, {"trials": True}, {"objective": [1]}, {"pins": [1]}, {"pins": 3}, {"name": {}}]
+)
+def test_settings_of_other_types_than_a_search_writes_are_refused_by_name(tmp_path, damage):
+    make_run(tmp_path / "run", [make_row(1)], **damage)
+    with pytest.raises(ConfigError, match=f"is damaged: its {next(iter(damage))} is "):
+        hpsearch.open_run(tmp_path / "run")
