@@ -10,7 +10,7 @@ from greenprune_core.errors import ConfigError
 from hpsearch.energy.spent import energy_spent
 from hpsearch.front import Front
 from hpsearch.objectives import ACCURACY, Objective, costs, reference
-from hpsearch.pareto import front_mask, hypervolume
+from hpsearch.pareto import front_mask, hypervolume, share_of_box
 from hpsearch.repeated import is_first
 from hpsearch.search_run import SearchRun
 
@@ -79,9 +79,6 @@ def compare(runs: Sequence[SearchRun]) -> Comparison:
     corner = tuple(max(values) for values in zip(*corners, strict=True))
     points = [[costs(row, objectives) for row in front.members] for front in fronts]
     joint = front_mask([point for group in points for point in group])
-    box = 1.0
-    for edge in corner:
-        box *= edge
     n_named = Counter(run.name for run in runs)
     lines, start = [], 0
     for run, front, group in zip(runs, fronts, points, strict=True):
@@ -90,7 +87,7 @@ def compare(runs: Sequence[SearchRun]) -> Comparison:
                 name=run.name if n_named[run.name] == 1 else run.storage.location,
                 n_trials=sum(is_first(row) for row in run.rows),  # seeds of one configuration are one trial
                 n_front=len(group),
-                hypervolume=hypervolume(group, corner) / box,
+                hypervolume=share_of_box(hypervolume(group, corner), corner),
                 n_of_joint_front=int(joint[start : start + len(group)].sum()),
                 best_accuracy=max(row[ACCURACY.column] for row in front.members),
                 least_cost=min(row[objectives[1].column] for row in front.members),

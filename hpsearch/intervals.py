@@ -16,7 +16,7 @@ def share_interval(share: float | None, n: int | None) -> tuple[float, float] | 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927): it stays inside
     [0, 1] and is right near 0 and 1, where the textbook interval is not.
     """
-    if share is None or not n or not math.isfinite(share):
+    if share is None or not n or n < 0 or not 0 <= share <= 1:  # NaN is none of these either
         return None
     z2 = Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)

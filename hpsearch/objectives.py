@@ -110,7 +110,7 @@ def reference(row: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[
 
 def _ceiling(row: Mapping[str, Any], objective: Objective) -> float:
     dense = row.get(objective.dense_column) if objective.dense_column else None
-    return float(dense) if dense is not None and math.isfinite(dense) else 2.0 * objective.value(row)
+    return float(dense) if dense is not None and 0 < dense < math.inf else 2.0 * objective.value(row)
 
 
 def _look_up(name: str, table: Mapping[str, Objective], what: str) -> Objective:

@@ -5,6 +5,7 @@ only what has to be incremental. A point with a NaN or an infinity is on no fron
 """
 
 import bisect
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,6 +48,12 @@ def hypervolume(costs_NM: ArrayLike, reference_M: ArrayLike) -> float:
     import moocore
 
     return float(moocore.hypervolume(points, ref=reference))
+
+
+def share_of_box(volume: float, reference_M: Sequence[float]) -> float:
+    """Return a hypervolume as a share of the box between the reference and a free, perfect network; 0 of no box."""
+    box = math.prod(reference_M)
+    return volume / box if box > 0 else 0.0
 
 
 def knee(costs_NM: ArrayLike) -> int:

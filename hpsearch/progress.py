@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from hpsearch.pareto import share_of_box
 from hpsearch.study.ledger import Ledger
 from hpsearch.units import show_duration
 
@@ -93,7 +94,4 @@ def share_of_volume(ledger: Ledger) -> float:
     """Return the hypervolume as a share of the whole box, in [0, 1]."""
     if ledger.tracker is None:
         return 0.0
-    box = 1.0
-    for edge in ledger.tracker.reference:
-        box *= edge
-    return ledger.tracker.hypervolume / box
+    return share_of_box(ledger.tracker.hypervolume, ledger.tracker.reference)

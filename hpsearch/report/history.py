@@ -9,7 +9,7 @@ from typing import Any
 
 from hpsearch.front import Row
 from hpsearch.objectives import costs, reference
-from hpsearch.pareto import FrontTracker
+from hpsearch.pareto import FrontTracker, share_of_box
 from hpsearch.repeated import is_first
 from hpsearch.search_run import SearchRun
 
@@ -81,7 +81,6 @@ def _progress(run: SearchRun) -> list[Progress]:
     arrivals = _arrivals(run)
     corners = [reference(row, run.objectives) for row in run.compared.candidates]
     tracker = FrontTracker([max(values) for values in zip(*corners, strict=True)])
-    box = math.prod(tracker.reference)
     steps: list[Progress] = []
     n_epochs, energy_j = 0, 0.0
     n_trials = 0
@@ -91,7 +90,7 @@ def _progress(run: SearchRun) -> list[Progress]:
         energy_j += _finite(row.get("train_energy_j"))
         if row["trial_id"] in arrivals:
             tracker.add(costs(arrivals[row["trial_id"]], run.objectives))
-        steps.append(Progress(n_trials, n_epochs, energy_j, tracker.hypervolume / box))
+        steps.append(Progress(n_trials, n_epochs, energy_j, share_of_box(tracker.hypervolume, tracker.reference)))
     return steps
 
 

@@ -16,7 +16,7 @@ def test_a_share_of_one_has_an_interval_below_one_only():
     assert high == 1.0
 
 
-@pytest.mark.parametrize(("share", "n"), [(None, 10), (0.5, None), (0.5, 0), (float("nan"), 10)])
+@pytest.mark.parametrize(("share", "n"), [(None, 10), (0.5, None), (0.5, 0), (float("nan"), 10), (-1.0, 10), (1.1, 10)])
 def test_without_figures_there_is_no_interval(share, n):
     assert share_interval(share, n) is None
 

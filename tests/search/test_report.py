@@ -9,11 +9,12 @@ import pytest
 from archive_maker import START, make_row, make_rows
 
 from hpsearch.archive import CONTROLS_FOLDER, write_trial
+from hpsearch.comparison import compare
 from hpsearch.report import render_page, render_summary, write_report
 from hpsearch.report.cards import make_cards
 from hpsearch.report.figures import front_spec, point_values
 from hpsearch.report.front_view import front_table, front_view
-from hpsearch.report.history import history_view
+from hpsearch.report.history import history_view, hypervolume_share
 from hpsearch.report.spending import spending_view
 from hpsearch.search_run import open_run
 
@@ -225,6 +226,14 @@ def test_history_follows_trials_epochs_and_joules(open_rows):
     # the box is 1 of error by 2 mJ: at half the energy, half and three quarters right
     assert [step.hypervolume for step in view.progress] == pytest.approx([0.25, 0.25, 0.375])
     assert view.failures == (("failed", "x", 1),)
+
+
+@pytest.mark.parametrize("energy_j", [0.0, 1e-3])
+def test_a_dense_network_that_costs_nothing_is_no_corner_to_count_from(open_rows, energy_j):
+    run = open_rows([make_row(1, accuracy=0.5, energy_j=energy_j, dense_energy_j=0.0)])
+    # without it the box ends at twice the dearest; where that costs nothing too, there is no box
+    assert hypervolume_share(run) == (0.25 if energy_j else 0.0)
+    assert [line.hypervolume for line in compare([run, run]).runs] == [hypervolume_share(run)] * 2
 
 
 def test_the_busy_share_counts_slots_and_gaps(open_rows):
