@@ -142,7 +142,7 @@ def dry(settings: SearchSettings, console: Console, *, is_smoke_test: bool = Fal
     latency_s = check_latency(space, settings) if settings.objective == "latency" else None
     try:
         cost = estimate_trial(space, settings)
-    except GreenpruneError as error:
+    except (GreenpruneError, RuntimeError, MemoryError) as error:  # torch's own where a network is too large to build
         console.print(f"cost: not known: {error}", highlight=False, soft_wrap=True)
         return 0
     n_trainings = settings.trials * settings.repeats

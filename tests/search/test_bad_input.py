@@ -218,6 +218,11 @@ def _finished(folder: Path, name: str, source: str | None = None, **params) -> N
     archive.write_trial(storage, {**row, "energy_source": source})
 
 
+def test_the_cost_of_a_network_that_no_memory_holds_is_not_known(capsys):
+    assert main(["search", "--dry-run", "--set", "width=100000000"]) == 0
+    assert "cost: not known: " in capsys.readouterr().out
+
+
 def test_a_warm_start_from_a_run_with_other_names_is_refused(tmp_path, capsys):
     _finished(tmp_path, "other", width=3)
     arguments = ["--storage-path", str(tmp_path), "--name", "run", "--warm-start", str(tmp_path / "other")]
