@@ -52,8 +52,8 @@ class Setting:
     n_seeds: int
     is_full: bool = True
     """Whether all arms run, or only dense, ours by channels and uniform width, at half and at a quarter."""
-    control_shape: LearningRateShape = "cosine"
-    """Course of the learning rate of whatever is not ours."""
+    control_shape: LearningRateShape = "hold_then_cosine"
+    """Course of the learning rate of whatever is not ours: by default that of ours."""
 
 
 HOLD = OptimiserConfig(shape="hold_then_cosine")
@@ -210,16 +210,22 @@ def report(scale: str, settings: dict[str, tuple[Setting, Path]], about: str, re
         base = setting.base
         lines += ["", f"## {name}", ""]
         lines += [
-            f"{base.network.name} of width {base.network.width}, {base.data.name}, {base.epochs} epochs, last epoch."
+            f"{base.network.name} of width {base.network.width}, {base.data.name}, {base.epochs} epochs, last epoch; "
+            f"learning rate of ours {base.optimiser.shape}, of the controls {setting.control_shape} (OTO: cosine)."
         ]
         lines += ["", *table(rows, plan(setting.is_full, with_oto=True)), "", *goals(rows, scale)]
         lines += [f"- failed: {row['arm']} seed {row['seed']}: {row['error']}" for row in rows if "error" in row]
-    held = "-held-rate" if any(setting.control_shape != "cosine" for setting, _ in settings.values()) else ""
-    target = results / f"quality-{scale}{held}-{now:%Y-%m-%d}.md"
+    suffix = next((_suffix(setting.control_shape) for setting, _ in settings.values()), "")
+    target = results / f"quality-{scale}{suffix}-{now:%Y-%m-%d}.md"
     results.mkdir(parents=True, exist_ok=True)
     _write(target, "\n".join(lines) + "\n")
     _write(target.with_suffix(".json"), json.dumps(everything, indent=1))
     return target
+
+
+def _suffix(control_shape: LearningRateShape) -> str:
+    """Return what tells runs and result files with another course of the controls' learning rate apart."""
+    return "" if control_shape == Setting.control_shape else f"-controls-{control_shape}"
 
 
 def _device_name(device: str) -> str:
@@ -262,8 +268,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, help="training images per step, instead of the setting's")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="of every forward pass")
     parser.add_argument(
-        "--control-shape", choices=("cosine", "hold_then_cosine"), default="cosine",
-        help="learning rate of whatever is not ours: cosine, or held like ours",
+        "--control-shape", choices=("hold_then_cosine", "cosine"), default="hold_then_cosine",
+        help="learning rate of whatever is not ours: held like that of ours, or cosine from the start",
     )  # fmt: skip
     parser.add_argument("--channels-last", action="store_true", help="lay out all networks and images channels last")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each in a process of its own")
@@ -278,8 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
         if chosen.setting and name not in chosen.setting:
             continue
         base = adapted(setting.base, chosen)
-        held = "" if chosen.control_shape == "cosine" else "-held-rate"
-        folder = chosen.runs / f"{name}-{base.config_hash}{held}"
+        folder = chosen.runs / f"{name}-{base.config_hash}{_suffix(chosen.control_shape)}"
         folder.mkdir(parents=True, exist_ok=True)
         n_seeds = chosen.seeds or setting.n_seeds
         settings[name] = (replace(setting, base=base, n_seeds=n_seeds, control_shape=chosen.control_shape), folder)

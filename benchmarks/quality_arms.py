@@ -44,12 +44,12 @@ class Bench:
     device: str
     seed: int
     data_dir: str | None = None
-    control_shape: LearningRateShape = "cosine"
+    control_shape: LearningRateShape = "hold_then_cosine"
     """Course of the learning rate of whatever is not ours; hold_then_cosine falls where ours freezes at first."""
 
     @property
     def control_optimiser(self) -> OptimiserConfig:
-        """The optimiser of whatever is not ours: no gates to feed, so by default the usual cosine from the start."""
+        """The optimiser of whatever is not ours: that of ours, unless its course is told otherwise."""
         return replace(self.base.optimiser, shape=self.control_shape)
 
     def control_course(self) -> Callable[[float], float]:

@@ -1,7 +1,7 @@
 """Multi-stage baselines of benchmarks/quality.py: train, prune with Torch-Pruning, train again.
 
 Half of the multiply-accumulates that ours spent with the same seed go to the dense network, half to the pruned one.
-Both stages run the whole cosine from the full learning rate (rewinding, Renda 2020, arXiv 2003.02389), which is better
+Both stages run the whole course from the full learning rate (rewinding, Renda 2020, arXiv 2003.02389), which is better
 than fine-tuning at a low rate. Torch-Pruning prunes the layers that it likes, but for those of `_kept_whole`.
 """
 

@@ -175,9 +175,8 @@ def _recipe(member: Row) -> TrialConfig:
             "run the search again"
         )
     config = TrialConfig.from_dict(member["config"])
-    # what is held until the freeze is held for the gates; without them the usual cosine is the stronger control
-    shape = "cosine" if config.optimiser.shape == "hold_then_cosine" else config.optimiser.shape
-    return replace(config, budget=replace(config.budget, target=1.0), optimiser=replace(config.optimiser, shape=shape))
+    # the course of the learning rate stays: held, then falling, it is the better one for networks without gates too
+    return replace(config, budget=replace(config.budget, target=1.0))
 
 
 def _spread(members: Sequence[Row], n: int) -> list[Row]:

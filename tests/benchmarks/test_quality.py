@@ -71,12 +71,12 @@ def test_each_arm_comes_after_what_it_needs():
         assert all(f"ours/{arm.split('/')[1]}/channel" in listed for arm in needy)
 
 
-def test_controls_may_have_the_rate_that_ours_is_held_at():
+def test_controls_have_the_rate_that_ours_is_held_at_unless_told_otherwise():
     from quality import SCALES
     from quality_arms import Bench
 
     base = SCALES["cpu"]["resnet14-4"].base
-    usual, held = (Bench(base, None, "cpu", 0, control_shape=shape) for shape in ("cosine", base.optimiser.shape))
+    usual, held = Bench(base, None, "cpu", 0, control_shape="cosine"), Bench(base, None, "cpu", 0)
     assert held.control_optimiser == base.optimiser != usual.control_optimiser
     assert held.control_course()(base.phases.freeze_at - 0.01) == 1 > usual.control_course()(0.3)
     assert held.control_course()(0.7) == pytest.approx(0.5)

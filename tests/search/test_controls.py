@@ -60,7 +60,7 @@ def test_a_control_has_the_recipe_of_the_front_and_nothing_to_prune(trained):
     _, rows, _, _ = trained
     for row in rows:
         assert (row["config"]["epochs"], row["epochs"]) == (2, 2)
-        assert row["config"]["optimiser"] == CONFIG.to_dict()["optimiser"] | {"shape": "cosine"}
+        assert row["config"]["optimiser"] == CONFIG.to_dict()["optimiser"]
         assert row["config"]["budget"]["target"] == 1.0
     kept = rows[2]["kept_channels"]
     assert all(0 < n_kept < n for n_kept, n in kept.values())
