@@ -300,8 +300,7 @@ def _fix_gates(state: TrainingState) -> None:
 
 
 def _statistics_batches(state: TrainingState) -> Any:
-    batch_size = evaluation_batch(state.data.input_shape)
-    return state.data.plain_batches("train", batch_size, limit=_n_statistics(state))
+    return state.data.spread_batches(_n_statistics(state), max(2, evaluation_batch(state.data.input_shape)))
 
 
 def _n_statistics(state: TrainingState) -> int:

@@ -1,6 +1,7 @@
 """Images in folders, decoded by worker processes: Tiny ImageNet as published, and ImageNet-style trees."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def load_tiny_imagenet(config: DataConfig, data_dir: str | None) -> RawData:
     root = _find(data_dir, "tiny_imagenet", ("", "tiny-imagenet-200"), "wnids.txt", f"fetch {TINY_URL}, unpack it")
     ids = (root / "wnids.txt").read_text().split()
     labels = {wnid: k for k, wnid in enumerate(ids)}
-    train = [(path, labels[wnid]) for wnid in ids for path in _images(root / "train" / wnid / "images")]
+    train = _by_turns([(path, labels[wnid]) for wnid in ids for path in _images(root / "train" / wnid / "images")])
     annotations = root / "val" / "val_annotations.txt"
     if not annotations.is_file():
         raise DataError(
@@ -115,7 +116,7 @@ def load_folder(config: DataConfig, data_dir: str | None) -> RawData:
         for part in (root / "train", held)
     ]
     return RawData(
-        train=_store(parts[0], config.image_size),
+        train=_store(_by_turns(parts[0]), config.image_size),
         test=_store(parts[1], config.image_size),
         class_names=tuple(names),
         source=f"images of the folder {root.name}",
@@ -136,6 +137,16 @@ def _images(folder: Path, needed: bool = True) -> list[Path]:
     if needed and not found:
         raise DataError(f"every class has an image, but {folder} has none ({', '.join(ENDINGS)}); add some")
     return found
+
+
+def _by_turns(pairs: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:
+    """Put one image of each class after the other, so that the first n (`n_train`) are of all classes."""
+    n_met: Counter[int] = Counter()
+    turns = []
+    for path, label in pairs:
+        turns.append((n_met[label], path, label))
+        n_met[label] += 1
+    return [(path, label) for _, path, label in sorted(turns, key=lambda turn: (turn[0], turn[2]))]
 
 
 def _words(path: Path) -> dict[str, str]:

@@ -101,3 +101,11 @@ def test_an_empty_class_is_named(tmp_path):
     (tmp_path / "train" / "empty").mkdir()
     with pytest.raises(DataError, match="empty has none"):
         load_data(FOLDER, str(tmp_path))
+
+
+@pytest.mark.parametrize(("config", "make"), [(TINY, make_tiny_imagenet), (FOLDER, make_folder)])
+def test_the_first_images_of_a_folder_are_of_all_classes(tmp_path, config, make):
+    make(tmp_path)
+    whole = load_data(config, str(tmp_path))
+    few = load_data(DataConfig(name=config.name, n_train=2 * whole.n_classes), str(tmp_path))
+    assert few.parts["train"].labels.unique().tolist() == list(range(whole.n_classes))

@@ -205,3 +205,13 @@ def test_a_gpu_sees_the_same_batches_as_the_cpu():
         assert b.is_cuda
         assert torch.allclose(a, b.cpu(), atol=1e-5)
         assert torch.allclose(la, lb.cpu())
+
+
+def test_statistics_are_of_images_from_all_over_the_training_part_in_batches_of_one_size():
+    images, labels = tensors()
+    by_class = labels.argsort(stable=True)
+    data = ImageData.from_tensors((images[by_class], labels[by_class]), tensors(20), CONFIG)
+    assert torch.cat([labels for _, labels in data.spread_batches(10, 4)]).bincount().tolist() == [2] * 5
+    assert [len(images) for images, _ in data.spread_batches(10, 9)] == [5, 5]
+    every = torch.cat([images for images, _ in data.spread_batches(40, 100)])
+    assert torch.equal(every, next(data.plain_batches("train", 40))[0])

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from small_pass import SMALL
+from torch import nn
 
 from greenprune_core import load_data
 from greenprune_core.config import BudgetConfig, DataConfig, GateConfig, LossConfig, OptimiserConfig, PhaseConfig
@@ -330,3 +331,18 @@ def test_the_callers_network_stays_on_its_device_and_is_not_touched():
 def test_an_unknown_optimiser_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="adamw"):
         start(changed(optimiser=OptimiserConfig(name="sgdd")))
+
+
+def test_no_last_batch_of_one_image_reaches_a_batch_norm_at_the_cut(monkeypatch):
+    """33 images for the statistics in evaluation batches of 32; a norm behind the pooling needs two values."""
+    monkeypatch.setattr("greenprune_core.one_pass.evaluation_batch", lambda shape: 32)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(37, 3, 6, 6, generator=generator), torch.arange(37) % 3
+    data = ImageData.from_tensors((images, labels), (images, labels), DataConfig(name="mine"))
+    assert data.n_train == 33
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3),
+    )  # fmt: skip
+    config = changed(optimiser=OptimiserConfig(batch_size=8, learning_rate=0.8), epochs=10)
+    assert train_one_pass(config, network, data).freeze_report.n_images == 33
