@@ -49,7 +49,8 @@ def save_subnetwork(
     folder = Path(folder)
     whole = _normalised(network, card.get("normalisation"), example_input)
     # two images: an example batch of one would fix the batch size in the exported program
-    batch = torch.rand(2, *example_input.shape[1:], dtype=example_input.dtype)
+    generator = torch.Generator().manual_seed(0)  # the caller's own stays as it was
+    batch = torch.rand(2, *example_input.shape[1:], dtype=example_input.dtype, generator=generator)
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in whole.state_dict().items()}
     description = describe(whole)
     _verify_same(whole, rebuild(description, weights), batch)
@@ -93,9 +94,17 @@ def _normalised(
 ) -> fx.GraphModule:
     """Copy the network into a graph on the CPU in evaluation mode, with the normalisation as its first step."""
     whole = copy.deepcopy(network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)).cpu().eval()
+    _lay_out_plainly(whole)
     if normalisation is not None:
         _prepend(whole, normalisation, example_input)
     return whole
+
+
+def _lay_out_plainly(network: nn.Module) -> None:
+    """Lay all weights out as files do: with channels last, other kernels would give other last digits."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        # contiguous() keeps the strides of a tensor with axes of size 1, by which kernels are chosen too
+        tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.data)
 
 
 def _prepend(

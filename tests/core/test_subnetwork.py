@@ -84,6 +84,15 @@ def test_saving_leaves_the_network_as_it_was(network, images, tmp_path):
     assert graph.training
 
 
+def test_a_network_trained_with_channels_last_is_saved_and_the_callers_random_state_left(network, images, tmp_path):
+    laid_out = network.to(memory_format=torch.channels_last)
+    before = torch.get_rng_state()
+    save_subnetwork(tmp_path / "x", laid_out, images, {"normalisation": MEAN_STD})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert laid_out.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(load_subnetwork(tmp_path / "x")(images), laid_out(normalise(images)))
+
+
 def test_the_exported_program_takes_any_batch_size(network, images, folder):
     program = torch.export.load(folder / "program.pt2").module()
     for n_images in (1, 2, 5):
