@@ -72,8 +72,9 @@ def rebuild(description: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
             "a network's description has format", FORMAT, description.get("format"), "install the version that wrote it"
         )
     root = nn.Module()
-    for name, layer in description["layers"].items():
-        _place(root, name, _rebuild_layer(layer))
+    with torch.random.fork_rng(devices=()):  # layers draw weights that are thrown away
+        for name, layer in description["layers"].items():
+            _place(root, name, _rebuild_layer(layer))
     for name, kind in description["tensors"].items():
         _place_tensor(root, name, kind, weights)
     graph = fx.Graph()
