@@ -88,6 +88,7 @@ class CutRest(Rest):
     def __init__(self, gated: GatedNetwork, kept_V: Tensor, example_input: Tensor) -> None:
         self.kept_V = kept_V
         self._static, slices = cut(gated.structure, kept_V.cpu().numpy())
+        self._static.to(memory_format=torch.contiguous_format)  # as the other networks' costs are counted
         device = example_input.device
         with torch.autocast(device.type, enabled=False):  # the other networks' costs are counted without casts too
             self.cost = count_cost(self._static, example_input)

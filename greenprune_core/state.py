@@ -242,9 +242,11 @@ class TrainingState:
 
     def become_cut(self, static: nn.Module) -> None:
         """Put the cut network in the gated one's place, with a fresh optimiser."""
-        self.network = laid_out(static.to(self.device), self.config.execution)
+        plain = static.to(self.device, memory_format=torch.contiguous_format)
+        # all costs are of the plain layout: operators that know no other copy what they read
+        self.cost = count_cost(plain, example_images(self.data, self.device))
+        self.network = laid_out(plain, self.config.execution)
         self.run = compiled(self.network, self.config.execution)
-        self.cost = count_cost(self.network, example_images(self.data, self.device))
         self.optimiser = build_optimiser(self.config.optimiser, self.network, [], 1.0)
         self.pressure = None
         self._rest = None
@@ -258,7 +260,8 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         ConfigError: the network cannot be trained, or the budget leaves no room for the floors.
     """
     check_trainable(network, data)
-    network = copy_network(network).to(device)  # .to() would move the caller's own
+    # .to() would move the caller's own
+    network = copy_network(network).to(device, memory_format=torch.contiguous_format)
     example = example_images(data, device)
     gates = config.gates
     gated = attach_gates(
@@ -274,12 +277,13 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     )
     check_outputs(gated, data)
     dense_cost = count_cost(network, example)
-    gated = laid_out(gated, config.execution)
     is_pressed = config.budget.target < 1
     gated.release_gates()
     gated_cost = count_cost(gated, example) if is_pressed else dense_cost
     gated.open_gates()
     every = look_every(config, data)
+    pressure = Pressure(config, gated, device, every) if is_pressed else None
+    gated = laid_out(gated, config.execution)  # after costs were counted
     state = TrainingState(
         config=config,
         data=data,
@@ -288,7 +292,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         optimiser=build_optimiser(
             config.optimiser, gated, list(gated.gate_parameters()), gates.learning_rate_factor * every
         ),
-        pressure=Pressure(config, gated, device, every) if is_pressed else None,
+        pressure=pressure,
         scaler=torch.amp.GradScaler(device, enabled=config.execution.precision == "float16"),
         run=compiled(gated, config.execution),
         dense_cost=dense_cost,

@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 import torch
 from small_pass import SMALL
+from torch import nn
 
-from greenprune_core.config import DataConfig, ExecutionConfig, PhaseConfig
+from greenprune_core.config import BudgetConfig, DataConfig, ExecutionConfig, PhaseConfig
+from greenprune_core.cost import estimate_energy, load_profile
 from greenprune_core.data import ImageData
 from greenprune_core.errors import ConfigError, DataError
 from greenprune_core.one_pass import advance, finished, start, train_one_pass
@@ -40,6 +42,24 @@ def test_momenta_lie_in_memory_as_their_weights_do_after_the_cut_too():
     momenta = {p: values["momentum_buffer"] for p, values in state.optimiser.state.items()}
     assert sum(p.ndim == 4 for p in momenta) > 3
     assert all(momentum.stride() == p.stride() for p, momentum in momenta.items())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_joules_are_of_one_memory_format_whatever_the_training_takes(channels_last):
+    """An instance norm copies what lies channels last: that is no cost of the network, nor of the cut one alone."""
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.InstanceNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(8 * 4 * 4, 10),
+    ).to(memory_format=torch.channels_last)  # fmt: skip
+    execution = ExecutionConfig(channels_last=channels_last)
+    budget = BudgetConfig(target=0.7, unit="joules")
+    result = train_one_pass(dataclasses.replace(SMALL, execution=execution, budget=budget), network)
+    profile = load_profile(budget.profile)
+    cut, dense = (estimate_energy(cost, profile).joules for cost in (result.cost, result.dense_cost))
+    assert cut / dense == pytest.approx(result.freeze_report.kept)
+    assert "aten.clone" not in {
+        operator.operator for operator in (*result.cost.operators, *result.dense_cost.operators)
+    }
 
 
 def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_identical(tmp_path):
