@@ -159,11 +159,26 @@ class Ranking:
             head, closed = closed[:_CHUNK], closed[_CHUNK:]
             candidates = kept_V[None, :] | (rank_V[None, :] == head[:, None])
             fitting = head[self._cost(candidates.to(torch.float64)) <= limit * (1 + _ROUNDING)]
+            fitting = self._in_order(fitting, kept_V, rank_V)
             if len(fitting):  # what did not fit now cannot fit later: the cost only grows
                 n_added = self._n_that_fit_together(kept_V, rank_V, fitting, limit)
                 kept_V |= torch.isin(rank_V, fitting[:n_added])
                 closed = torch.cat([fitting[n_added + 1 :], closed])  # the one after them did not fit
         return kept_V
+
+    def _in_order(self, fitting: Tensor, kept_V: Tensor, rank_V: Tensor) -> Tensor:
+        """Leave out blocks behind one of their group that stays closed.
+
+        A group's last block may be small and fit alone, which would leave no multiple of the block's size.
+        """
+        if self._round_to == 1:
+            return fitting
+        stays_V = ~kept_V & ~torch.isin(rank_V, fitting)
+        first_G = torch.full((int(self._group_V[-1]) + 1,), self._n_blocks)
+        first_G = first_G.scatter_reduce(0, self._group_V[stays_V], rank_V[stays_V], "amin")
+        group_B = torch.empty(self._n_blocks, dtype=torch.long)
+        group_B[rank_V] = self._group_V
+        return fitting[fitting < first_G[group_B[fitting]]]
 
     def _n_that_fit_together(self, kept_V: Tensor, rank_V: Tensor, fitting: Tensor, limit: float) -> int:
         """Return how many of these ranks, in this order, can be added at once; each fits alone."""

@@ -63,6 +63,19 @@ def test_kept_gates_come_in_blocks():
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_the_small_last_block_of_a_group_is_not_kept_without_those_before_it(seed):
+    generator = torch.Generator().manual_seed(seed)
+    groups = [slice(0, 20), slice(20, 32), slice(32, 41)]
+    price_V = torch.rand(41, generator=generator, dtype=torch.float64) + 0.1
+    score_V = torch.rand(41, generator=generator)
+    ranking = Ranking(groups, [1, 1, 1], lambda masks: masks.to(torch.float64) @ price_V, round_to=8)
+    kept_V = ranking.repair(score_V, score_V, 0.7 * float(price_V.sum())).kept_V
+    for group in groups:
+        n_kept, size = int(kept_V[group].sum()), group.stop - group.start
+        assert n_kept % 8 == 0 or n_kept == size
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_the_prefix_search_agrees_with_trying_every_length(seed):
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.randint(1, 30, (5,), generator=generator).tolist()
