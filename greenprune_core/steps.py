@@ -124,8 +124,16 @@ def _record(state: TrainingState, terms: Mapping[str, Tensor], pressed: Terms | 
         told = losses | {"kept": pressed.kept, "target": pressed.target, "n_told": 1.0}
         _add(state, told, weight=state.look_every)
     elif state.phase != "select":
-        whole = torch.ones((), dtype=torch.float64)  # sums in float32 would differ after a resume
-        _add(state, {"kept": whole, "target": 1.0, "n_told": 1.0})
+        kept, target = _share_trained(state)
+        # sums in float32 would differ after a resume
+        _add(state, {"kept": torch.tensor(kept, dtype=torch.float64), "target": target, "n_told": 1.0})
+
+
+def _share_trained(state: TrainingState) -> tuple[float, float]:
+    """Return which share of the dense network's cost is trained where gates do not decide, and which was asked for."""
+    if state.freeze_report is None:
+        return 1.0, 1.0
+    return state.freeze_report.kept, state.config.budget.target
 
 
 def _add(state: TrainingState, values: Mapping[str, Any], weight: int = 1) -> None:

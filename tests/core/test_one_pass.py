@@ -68,6 +68,12 @@ def test_each_epoch_leaves_a_line(small_result):
     assert small_result.history[-1]["val_accuracy"] == small_result.val_accuracy
 
 
+def test_the_line_of_an_epoch_after_the_cut_tells_what_was_kept(small_result):
+    last = small_result.history[-1]
+    assert last["kept"] == pytest.approx(small_result.cost.macs / small_result.dense_cost.macs)
+    assert last["target"] == pytest.approx(0.6)
+
+
 def test_equal_seeds_give_equal_numbers_and_leave_the_callers_random_state_alone(small_result):
     torch.manual_seed(99)
     before = torch.get_rng_state()
