@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from greenprune_core.config import DataConfig
 from greenprune_core.data.raw import RawData
 from greenprune_core.data.stores import DatasetStore
 from greenprune_core.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm")
 
@@ -51,13 +55,20 @@ def read_image(path: Path, side: int | None) -> Tensor:
 
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+            image = _in_eight_bits(file).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"an image file must decode, but {path} does not ({error}); replace or remove it") from error
     if side is not None and image.size != (side, side):
         image = transforms.center_crop(transforms.resize(image, [side]), [side, side])
     pixels: Tensor = transforms.pil_to_tensor(image)
     return pixels
+
+
+def _in_eight_bits(image: "Image.Image") -> "Image.Image":
+    """Scale grey values of 16 bits down: converted as they are, all above 255 would be white."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda value: value / 257).convert("L")
 
 
 def load_tiny_imagenet(config: DataConfig, data_dir: str | None) -> RawData:

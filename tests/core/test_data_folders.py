@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from data_maker import make_folder, make_tiny_imagenet, save_image
+from PIL import Image
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data import load_data
+from greenprune_core.data.folders import read_image
 from greenprune_core.data.stores import DatasetStore
 from greenprune_core.errors import DataError
 
@@ -71,6 +74,26 @@ def test_a_truncated_image_is_named_by_workers_too(tmp_path):
     with pytest.raises(DataError, match=r"2\.png does not") as caught:
         list(data.plain_batches("test", 8))
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["png", "ppm"])
+def test_grey_values_of_sixteen_bits_are_scaled_and_not_all_white(tmp_path, ending):
+    values = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    path = tmp_path / f"deep.{ending}"
+    if ending == "png":
+        Image.fromarray(values).save(path)
+    else:
+        path.write_bytes(b"P5 8 8 65535\n" + values.astype(">u2").tobytes())
+    pixels = read_image(path, None)
+    assert pixels.shape == (3, 8, 8)
+    assert np.abs(pixels[0].numpy() - values / 257).max() <= 1
+
+
+def test_an_image_that_claims_an_absurd_size_is_named(tmp_path, monkeypatch):
+    save_image(tmp_path / "huge.png", 40, seed=0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"huge\.png does not \(Image size \(1600 pixels\) exceeds.*replace or remove"):
+        read_image(tmp_path / "huge.png", None)
 
 
 def test_an_unknown_class_in_the_annotations_is_named(tmp_path):
