@@ -25,6 +25,7 @@ def check_images(images: Tensor, where: str) -> Tensor:
         return images.contiguous()
     if not images.is_floating_point():
         raise DataError(f"images are uint8 or floating point, but {where} has {images.dtype}; convert them to uint8")
+    images = images.detach().to(torch.float32)  # where a float64 may have become infinite
     finite = torch.isfinite(images).flatten(1).all(dim=1)
     if not bool(finite.all()):
         index = int((~finite).nonzero()[0])
@@ -33,7 +34,7 @@ def check_images(images: Tensor, where: str) -> Tensor:
             f"image values are finite, but {where} holds {bad} in image {index}; "
             f"remove or repair these {int((~finite).sum())} images"
         )
-    return images.to(torch.float32).contiguous()
+    return images.contiguous()
 
 
 def check_labels(labels: Tensor, n_images: int, n_classes: int | None, where: str) -> Tensor:
@@ -77,6 +78,19 @@ def check_numbering(labels: Tensor, where: str) -> int:
     return n_classes
 
 
+def check_several_classes(labels: Tensor, where: str) -> None:
+    """Look whether there is anything to tell apart.
+
+    Raises:
+        DataError: all images are of one class.
+    """
+    if len(labels) > 1 and bool((labels == labels[0]).all()):
+        raise DataError(
+            f"a classifier learns to tell classes apart, but all {len(labels)} training images of {where} are of class "
+            f"{int(labels[0])}; add images of another class"
+        )
+
+
 def check_same_shape(train: tuple[int, ...], test: tuple[int, ...], where: str) -> None:
     """Compare the shapes [C, H, W] of training and test images.
 
@@ -95,3 +109,5 @@ def _check_tensor(values: Tensor, what: str, where: str) -> None:
         raise DataError(
             f"{what} are a torch.Tensor, but {where} has {type(values).__name__}; convert them with torch.as_tensor"
         )
+    if values.layout != torch.strided:
+        raise DataError(f"{what} are dense, but {where} has {values.layout}; call to_dense() on them")

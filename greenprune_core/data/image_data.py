@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data.augment import flip, mixup, resized_crop, shift, step_generator
-from greenprune_core.data.checks import check_numbering, check_same_shape
+from greenprune_core.data.checks import check_numbering, check_same_shape, check_several_classes
 from greenprune_core.data.split import stratified_split
 from greenprune_core.data.stores import DatasetStore, Store, TensorStore
 from greenprune_core.errors import DataError
@@ -147,6 +147,7 @@ class ImageData:
                     f"{len(kept)} in {config.name}; leave it out to use all"
                 )
             kept = kept[: config.n_train]
+        check_several_classes(train.labels[kept], f"{config.name} (train)")
         parts: dict[Split, Store] = {"train": train.subset(kept), "validation": train.subset(held), "test": test}
         shape, mean, std = _statistics(parts["train"], config.split_seed)
         check_same_shape(shape, _shape(test), f"{config.name} (test)")
@@ -224,10 +225,18 @@ def _loader_store(loader: DataLoader[Any], where: str) -> DatasetStore:
             f"the order of images is drawn from the trial's seed, but {where} brings {type(loader.sampler).__name__}; "
             "use a loader without a sampler"
         )
-    dataset: Any = loader.dataset
+    return DatasetStore(loader.dataset, _labels(loader.dataset, where), loader.num_workers)
+
+
+def _labels(dataset: Any, where: str) -> Tensor:
     targets = getattr(dataset, "targets", None)
-    labels = torch.as_tensor([dataset[k][1] for k in range(len(dataset))] if targets is None else targets)
-    return DatasetStore(dataset, labels, loader.num_workers)
+    try:
+        return torch.as_tensor([dataset[k][1] for k in range(len(dataset))] if targets is None else targets)
+    except Exception as error:  # whatever the user's own code raises
+        raise DataError(
+            f"a data set gives (image tensor [C, H, W], class number), but the labels of {where} raised "
+            f"{type(error).__name__}: {error}; give it whole numbers as targets"
+        ) from error
 
 
 def _shape(store: Store) -> tuple[int, ...]:

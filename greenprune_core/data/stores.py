@@ -137,6 +137,11 @@ class _Guarded(Dataset[Any]):
             image = self.dataset[index][0]
         except DataError as error:
             return str(error)
+        except Exception as error:  # whatever the user's own code raises
+            return (
+                f"every image of a data set can be read, but image {index} raised {type(error).__name__}: {error}; "
+                "repair or remove it"
+            )
         if not isinstance(image, Tensor):
             return (
                 f"a data set gives (image tensor [C, H, W], label), but image {index} is a {type(image).__name__}; "

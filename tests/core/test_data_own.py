@@ -215,3 +215,57 @@ def test_statistics_are_of_images_from_all_over_the_training_part_in_batches_of_
     assert [len(images) for images, _ in data.spread_batches(10, 9)] == [5, 5]
     every = torch.cat([images for images, _ in data.spread_batches(40, 100)])
     assert torch.equal(every, next(data.plain_batches("train", 40))[0])
+
+
+class Failing(TensorDataset):
+    """A data set of the user's that fails at one image in its own way."""
+
+    def __init__(self, targets):
+        super().__init__(*tensors())
+        self.targets = targets
+
+    def __getitem__(self, index):
+        if index == 7:
+            raise OSError("disk is gone")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_users_own_data_set_raises_is_told_with_the_image(workers):
+    failing = DataLoader(Failing(tensors()[1]), num_workers=workers)
+    with pytest.raises(DataError, match="image 7 raised OSError: disk is gone; repair or remove it") as caught:
+        ImageData.from_loaders(failing, DataLoader(TensorDataset(*tensors(20))), CONFIG)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "reason"), [(None, "OSError: disk is gone"), (["cat"] * 50, "ValueError: too many")]
+)
+def test_labels_that_cannot_be_read_are_told(targets, reason):
+    loader = DataLoader(Failing(targets))
+    with pytest.raises(DataError, match=f"class number.*labels of mine .train. raised {reason}.*whole numbers"):
+        ImageData.from_loaders(loader, loader, CONFIG)
+
+
+def test_images_of_one_class_are_refused():
+    images, labels = tensors()
+    with pytest.raises(
+        DataError, match=r"all 40 training images of mine \(train\) are of class 4; add images of another"
+    ):
+        ImageData.from_tensors((images, torch.full_like(labels, 4)), tensors(20), CONFIG)
+
+
+def test_values_beyond_float32_and_sparse_images_are_refused():
+    images, labels = tensors()
+    far = images.double()
+    far[4, 0, 0, 0] = 1e300
+    with pytest.raises(DataError, match="holds inf in image 4"):
+        ImageData.from_tensors((far, labels), tensors(20), CONFIG)
+    with pytest.raises(DataError, match=r"images are dense, but mine \(train\) has torch.sparse_coo; call to_dense"):
+        ImageData.from_tensors((images.to_sparse(), labels), tensors(20), CONFIG)
+
+
+def test_images_that_require_a_gradient_are_learnt_from_as_plain_ones():
+    images, labels = tensors()
+    data = ImageData.from_tensors((images.requires_grad_(), labels), tensors(20), CONFIG)
+    assert not next(data.plain_batches("train", 8))[0].requires_grad
