@@ -23,6 +23,10 @@ LearningRateShape = Literal["cosine", "one_cycle", "hold_then_cosine", "constant
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
+_SEEDS = 2**43
+"""A step's seed is a million times the trial's, and a generator takes 64 bits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """Which dense network is gated and pruned."""
@@ -69,6 +73,12 @@ class DataConfig:
             "validation_share lies in (0, 0.5]",
             f"validation_share={self.validation_share}",
             "0.1 is usual",
+        )
+        need(
+            abs(self.split_seed) < _SEEDS,
+            "split_seed is smaller than 2^43",
+            f"split_seed={self.split_seed}",
+            "take a smaller one",
         )
         need(self.shift >= 0, "shift is a number of pixels >= 0", f"shift={self.shift}", "use 0 for no shift")
         need(
@@ -338,7 +348,7 @@ class TrialConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         need(self.epochs >= 1, "epochs needs at least 1", f"epochs={self.epochs}", "take 1 or more")
-        need(self.seed >= 0, "seed needs >= 0", f"seed={self.seed}", "take 0 or more")
+        need(0 <= self.seed < _SEEDS, "seed lies in [0, 2^43)", f"seed={self.seed}", "take a smaller one, of 0 or more")
 
     @property
     def config_hash(self) -> str:
@@ -364,7 +374,7 @@ class TrialConfig:
         Raises:
             ConfigError: a field is unknown, of the wrong type or out of range.
         """
-        gates = values.get("gates")
+        gates = values.get("gates") if isinstance(values, Mapping) else None
         if isinstance(gates, Mapping) and set(gates) >= _GATES_BEFORE_RESTS:
             values = {**values, "gates": {"look_every": 1, **gates}}
         config: Self = build(cls, values)

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from greenprune_core.errors import ConfigError
 
+LARGEST = 3e38
+"""Largest size of a number that training reckons with, in float32."""
+
 
 def need(holds: bool, rule: str, got: str, way_out: str) -> None:
     """Raise a `ConfigError` of three parts (rule, value, way out) unless `holds`."""
@@ -22,6 +25,7 @@ def build(kind: Any, values: Mapping[str, Any], where: str = "") -> Any:
     Raises:
         ConfigError: a field is unknown, of the wrong type or out of range.
     """
+    need(isinstance(values, Mapping), f"{where.rstrip('.') or 'a configuration'} holds fields", repr(values), _FIELDS)
     hints = _hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -36,6 +40,9 @@ def build(kind: Any, values: Mapping[str, Any], where: str = "") -> Any:
         else:
             built[name] = check_type(value, hint, where + name)
     return kind(**built)
+
+
+_FIELDS = "give a dictionary, as TrialConfig.to_dict does"
 
 
 def check_fields(made: Any) -> None:
@@ -92,7 +99,8 @@ def check_type(value: Any, hint: Any, name: str) -> Any:
         if typing.get_origin(option) is Literal:
             if value in typing.get_args(option):
                 return value
-        elif option is float and isinstance(value, int) and not isinstance(value, bool):
+        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            need(not abs(value) > LARGEST, f"{name} is a number that float32 can hold", f"{name}={value}", "lower it")
             return float(value)
         elif option is int and isinstance(value, bool):
             continue

@@ -137,7 +137,7 @@ class _Guarded(Dataset[Any]):
             image = self.dataset[index][0]
         except DataError as error:
             return str(error)
-        except Exception as error:  # whatever the user's own code raises
+        except Exception as error:  # noqa: BLE001 - the user's own code may raise anything
             return (
                 f"every image of a data set can be read, but image {index} raised {type(error).__name__}: {error}; "
                 "repair or remove it"

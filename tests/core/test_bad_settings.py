@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
 from greenprune_core.config import (
     BudgetConfig,
@@ -43,6 +44,13 @@ CASES: list[tuple[Any, dict[str, Any], str]] = [
     (OptimiserConfig, {"clip_norm": 0.0}, "clip_norm=0.0; leave it out for no clipping"),
     (DataConfig, {"validation_share": 0.0}, "validation_share=0.0"),
     (TrialConfig, {"epochs": 0}, "epochs=0"),
+    (TrialConfig, {"seed": -1}, r"seed lies in \[0, 2\^43\), but got seed=-1"),
+    (TrialConfig, {"seed": 2**43}, "seed=8796093022208; take a smaller one"),
+    (DataConfig, {"split_seed": 2**64}, "split_seed is smaller than 2.43, but got split_seed=18446744073709551616"),
+    (OptimiserConfig, {"learning_rate": math.inf}, "float32 can hold, but got learning_rate=inf; lower it"),
+    (OptimiserConfig, {"weight_decay": 1e300}, "weight_decay=1e.300"),
+    (LossConfig, {"dual_step": 10**400}, "dual_step=1000"),
+    (DataConfig, {"mixup": math.inf}, "mixup=inf"),
     (BudgetConfig, {"target": None}, "target needs a value of type float, but got None of type NoneType; give one of"),
     (BudgetConfig, {"target": "0.5"}, "target needs a value of type float, but got '0.5' of type str"),
     (BudgetConfig, {"unit": "flops"}, "unit is one of macs, params, .*, but got 'flops'; choose one of them"),
@@ -59,6 +67,16 @@ CASES: list[tuple[Any, dict[str, Any], str]] = [
 def test_a_setting_out_of_range_is_refused(part: Any, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         part(**values)
+
+
+@pytest.mark.parametrize("values", [None, 5, {"network": 5}, {"gates": None}])
+def test_what_holds_no_fields_is_no_configuration(values: Any) -> None:
+    with pytest.raises(ConfigError, match=r"holds fields, but got (None|5); give a dictionary"):
+        TrialConfig.from_dict(values)
+
+
+def test_the_largest_seed_trains() -> None:
+    torch.manual_seed(TrialConfig(seed=2**43 - 1).seed * 1_000_003 + 10**9)
 
 
 def test_a_whole_number_is_a_float_too() -> None:
