@@ -16,10 +16,12 @@ def check_trainable(network: nn.Module, data: ImageData) -> None:
     """Check that there is something to learn, and from what.
 
     Raises:
-        ConfigError: no module, weights of another type than the images, or none that requires a gradient.
+        ConfigError: no module, weights without values, of another type than the images, or none that requires a
+            gradient.
         DataError: one training image.
     """
     check_module(network)
+    _check_weights(network)
     kind = type(network).__name__
     weights = [parameter for parameter in network.parameters() if parameter.is_floating_point()]
     if weights and weights[0].dtype != torch.float32:
@@ -37,6 +39,22 @@ def check_trainable(network: nn.Module, data: ImageData) -> None:
             f"a training batch has two images (batch normalisation needs them), but {data.name} has {data.n_train} for "
             "training; use more images"
         )
+
+
+def _check_weights(network: nn.Module) -> None:
+    """Check that there is a finite number behind every weight and statistic."""
+    kind = type(network).__name__
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin) or tensor.is_meta:
+            raise ConfigError(
+                f"weights have values before they are trained, but {name} of {kind} has none yet; run a lazy network "
+                "on a batch, and build none on the meta device"
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ConfigError(
+                f"weights are finite before they are trained, but {name} of {kind} holds NaN or infinity; start from "
+                "others"
+            )
 
 
 def check_outputs(gated: GatedNetwork, data: ImageData) -> None:

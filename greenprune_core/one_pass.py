@@ -16,6 +16,7 @@ from greenprune_core.config import TrialConfig
 from greenprune_core.cost import Cost
 from greenprune_core.cost.training import TrainingPart, training_macs
 from greenprune_core.data import ImageData, load_data
+from greenprune_core.devices import known_device
 from greenprune_core.errors import ConfigError, TrainingError
 from greenprune_core.evaluation import accuracy, evaluation_batch, reestimate_batch_statistics
 from greenprune_core.extract import extract, slice_like, verify
@@ -103,8 +104,10 @@ def train_one_pass(
         VerificationError: the cut network is not equal to the gated one.
     """
     # a seed is one for all GPUs; a process that has used none yet stays so
-    uses_gpus = torch.device(device).type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if uses_gpus else ()):
+    uses_gpus = known_device(device).type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if uses_gpus else ()
+    # a caller may have turned gradients off for code of its own
+    with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), torch.enable_grad():
         state = start(config, network, data, data_dir=data_dir, device=device)
         for epoch in range(1, config.epochs + 1):
             state = advance(state, until_epoch=epoch)
@@ -133,7 +136,7 @@ def start(
 
 
 def _check_device(data: ImageData, device: str) -> None:
-    lies, asked = data.mean.device, torch.device(device)
+    lies, asked = data.mean.device, known_device(device)
     if lies.type != asked.type or (None not in (lies.index, asked.index) and lies.index != asked.index):
         raise ConfigError(
             f"images lie on the device where a network trains, {asked}, but these are on {lies}; give the device to "

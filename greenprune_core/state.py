@@ -260,6 +260,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
         ConfigError: the network cannot be trained, or the budget leaves no room for the floors.
     """
     check_trainable(network, data)
+    _check_select(config, data)
     # .to() would move the caller's own
     network = copy_network(network).to(device, memory_format=torch.contiguous_format)
     example = example_images(data, device)
@@ -300,6 +301,16 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     )
     state.freeze_at_step = round(config.phases.freeze_at * state.n_steps)
     return state
+
+
+def _check_select(config: TrialConfig, data: ImageData) -> None:
+    n_steps = config.epochs * data.n_steps(config.optimiser.batch_size)
+    if config.budget.target < 1 and n_select_steps(config, data) < 1:
+        raise ConfigError(
+            f"gates learn between warm_up and freeze_at, but of the {n_steps} steps of the run none lies between "
+            f"{config.phases.warm_up} and {config.phases.freeze_at}; train for more epochs, with smaller batches, or "
+            "freeze later"
+        )
 
 
 def n_select_steps(config: TrialConfig, data: ImageData) -> int:

@@ -7,6 +7,7 @@ from greenprune_core.config import DataConfig
 from greenprune_core.data import cifar, digits, fashion_mnist, folders
 from greenprune_core.data.image_data import ImageData
 from greenprune_core.data.raw import RawData
+from greenprune_core.devices import present_device
 from greenprune_core.errors import ConfigError, DataError
 from greenprune_core.references import is_reference, load_reference
 
@@ -50,9 +51,10 @@ def load_data(config: DataConfig, data_dir: str | None = None, device: str = "cp
         device: Where its tensors lie.
 
     Raises:
-        ConfigError: no data set has that name (the nearest are named).
+        ConfigError: no data set has that name (the nearest are named), or there is no such device.
         DataError: it is not there (with what to do), or a file or value is wrong (with which).
     """
+    present_device(device)
     raw = _loader(config.name)(config, data_dir)
     if not isinstance(raw, RawData):
         raise DataError(

@@ -190,6 +190,21 @@ def test_networks_that_cannot_be_trained_on_the_images_are_refused_before_the_fi
         start(SMALL, network)
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.LazyLinear(10), "weights have values before they are trained, but 1.weight of Sequential has none yet"),
+        (nn.Linear(64, 10, device="meta"), "but 1.weight of Sequential has none yet; .* build none on the meta device"),
+        (nn.Linear(64, 10), "weights are finite before they are trained, but 1.bias of Sequential holds NaN"),
+    ],
+)
+def test_weights_without_a_number_are_refused_before_the_first_step(layer, message):
+    if type(layer.bias) is nn.Parameter and not layer.bias.is_meta:
+        nn.init.constant_(layer.bias, torch.nan)
+    with pytest.raises(ConfigError, match=message):
+        start(SMALL, nn.Sequential(nn.Flatten(), layer))
+
+
 def test_more_outputs_than_classes_are_refused_with_mixup_only():
     start(SMALL, small_network(12))
     with pytest.raises(ConfigError, match=r"\[1, 10\] for one image of digits, but got \[1, 12\]"):
@@ -268,6 +283,30 @@ def test_images_on_another_device_than_the_training_are_refused():
     data = load_data(SMALL.data)
     with pytest.raises(ConfigError, match=r"trains, cuda:1, but these are on cpu.*device='cuda:1'"):
         start(SMALL, data=data, device="cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "cpu, cuda or cuda:<number>, but got 'gpu'"), ("cuda:99", "torch sees, but got 'cuda:99' and it sees")],
+)
+def test_a_device_that_is_not_there_is_refused(device, message):
+    with pytest.raises(ConfigError, match=message):
+        train_one_pass(SMALL, device=device)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_caller_that_turned_gradients_off_is_trained_for_all_the_same(small_result, mode):
+    with mode():
+        again = train_one_pass(SMALL)
+        assert not torch.is_grad_enabled()
+    assert again.history == small_result.history
+
+
+def test_phases_between_which_no_step_lies_are_refused_before_the_first():
+    phases = PhaseConfig(warm_up=0.398, freeze_at=0.4)
+    with pytest.raises(ConfigError, match=r"of the 100 steps of the run none lies between 0\.398 and 0\.4; train for"):
+        start(changed(phases=phases))
+    start(changed(phases=phases, budget=BudgetConfig(target=1.0)))
 
 
 def test_the_loss_on_a_fixed_batch_is_the_same_before_and_after_the_cut(monkeypatch):
