@@ -39,7 +39,8 @@ def design_layers(n: int, seed: int = LAYER_SEED) -> list[Subject]:
         kind = _KINDS[number % len(_KINDS)]
         n_in, n_out = (round(2 ** draw.uniform(1.5, 7)) for _ in range(2))
         side, depth = draw.choice((4, 8, 16, 32)), draw.choice((1, 2, 4))
-        network = nn.Sequential(*(_layer(kind, n_in if i == 0 else n_out, n_out) for i in range(depth))).eval()
+        with torch.random.fork_rng(devices=[]):
+            network = nn.Sequential(*(_layer(kind, n_in if i == 0 else n_out, n_out) for i in range(depth))).eval()
         shape = (n_in,) if kind == "linear" else (n_in, side, side)
         subjects.append(Subject(f"{kind}-{n_in}-{n_out}-{side}px-x{depth}", network, shape))
     return subjects

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.measure.estimate import FEWEST_WINDOWS, Estimate, estimate_median
-from greenprune_core.measure.meter import Meter, NoMeter
+from greenprune_core.measure.meter import Meter, NoMeter, joules_between
 
 WIDE = 0.1
 """Relative width of an interval above which a figure is called uncertain."""
@@ -43,6 +43,10 @@ class Effort:
                 f"a measurement takes time, up to {LONGEST_S:g} s per network, but got {self.min_seconds:g} s; "
                 "3 are usual"
             )
+        for name in ("warm_up_s", "idle_s"):
+            seconds = getattr(self, name)
+            if not 0 <= seconds <= LONGEST_S:
+                raise ConfigError(f"{name} lies in [0, {LONGEST_S:g}] s, but got {seconds:g} s; leave it out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,11 +89,13 @@ def measure_inference(
         idle_power_w: from `measure_idle`; measured here if a meter is given without it.
 
     Raises:
-        ConfigError: a power that is not positive or would be ignored.
-        MeterUnavailableError: the device is not ours alone.
+        ConfigError: a power that is not positive or would be ignored, or no image.
+        MeterUnavailableError: the device is not ours alone, or its counter fell.
     """
     meter, effort = meter or NoMeter(), effort or Effort()
     _check_power(power_w, meter)
+    if not images.numel():
+        raise ConfigError(f"a pass has at least one image, but got images of shape {list(images.shape)}; pass some")
     meter.check()
     if meter.source is not None and idle_power_w is None:
         idle_power_w = measure_idle(meter, effort.idle_s, images.device)
@@ -125,9 +131,9 @@ def measure_idle(meter: Meter, seconds: float = 2.0, device: torch.device | str 
     if first is None:
         return None
     time.sleep(max(seconds, meter.window_s))
-    last = meter.read_j()
-    assert last is not None
-    return (last - first) / (time.perf_counter() - started)
+    joules = joules_between(first, meter.read_j(), meter)
+    assert joules is not None
+    return joules / (time.perf_counter() - started)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +181,7 @@ def _window(network: nn.Module, images: Tensor, meter: Meter, n_passes: int, wai
         network(images)
     wait()
     seconds, after_j = time.perf_counter() - started, meter.read_j()
-    joules = None if before_j is None or after_j is None else after_j - before_j
-    return _Window(seconds, joules, n_passes)
+    return _Window(seconds, joules_between(before_j, after_j, meter), n_passes)
 
 
 def _energy(

@@ -1,5 +1,6 @@
 """What a meter is: a counter of joules. Also the meter that replays a recording, and that of a machine without one."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -35,6 +36,22 @@ class Meter(Protocol):
     def close(self) -> None:
         """Let go of the device."""
         ...
+
+
+def joules_between(before_j: float | None, after_j: float | None, meter: Meter) -> float | None:
+    """Return the difference of two readings; None if there is no meter.
+
+    Raises:
+        MeterUnavailableError: the counter fell, or told no number.
+    """
+    if before_j is None or after_j is None:
+        return None
+    if not before_j <= after_j < math.inf:
+        raise MeterUnavailableError(
+            f"a counter of joules never falls, but {meter.description} went from {before_j:g} to {after_j:g} J; "
+            "measure again, or take another meter"
+        )
+    return after_j - before_j
 
 
 class NoMeter:

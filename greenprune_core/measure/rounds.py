@@ -9,7 +9,7 @@ import torch
 
 from greenprune_core.measure.design import Subject
 from greenprune_core.measure.inference import waiter
-from greenprune_core.measure.meter import Meter
+from greenprune_core.measure.meter import Meter, joules_between
 
 
 @dataclass
@@ -63,7 +63,8 @@ def time_in_rounds(
 
 def _turn(timed: Timed, length_s: float, meter: Meter, idle_power_w: float | None, device: str) -> None:
     network = timed.subject.network.to(device)
-    images = torch.rand(timed.batch_size, *timed.subject.input_shape).to(device)
+    generator = torch.Generator().manual_seed(0)  # the caller's own stays as it was
+    images = torch.rand(timed.batch_size, *timed.subject.input_shape, generator=generator).to(device)
     wait = waiter(device)
     network(images)  # the first pass of a turn finds cold caches
     wait()
@@ -77,5 +78,6 @@ def _turn(timed: Timed, length_s: float, meter: Meter, idle_power_w: float | Non
         timed.seconds.append(clock() - began)
         n_passes += 1
     elapsed_s, after_j = time.perf_counter() - started, meter.read_j()
-    if before_j is not None and after_j is not None:
-        timed.joules.append((after_j - before_j - (idle_power_w or 0.0) * elapsed_s) / n_passes)
+    joules = joules_between(before_j, after_j, meter)
+    if joules is not None:
+        timed.joules.append((joules - (idle_power_w or 0.0) * elapsed_s) / n_passes)

@@ -80,8 +80,9 @@ def test_designs_cover_every_kind_and_are_drawn_from_their_seed():
 
 
 def test_without_a_meter_the_profile_holds_time_only_and_its_figures():
-    done = []
+    done, drawn = [], torch.get_rng_state()
     profile = calibrate("here", NoMeter(), plan=TINY, on_progress=done.append)
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert profile.joules_per_mac is None
     assert done == sorted(done)
     assert done[-1] == 1.0

@@ -122,6 +122,25 @@ def test_a_power_beside_a_meter_is_refused_and_so_is_a_short_effort():
             Effort(min_seconds=min_seconds)
 
 
+@pytest.mark.parametrize(
+    "readings_j", [itertools.count(9.0, -1.0), itertools.repeat(math.nan), itertools.repeat(math.inf)]
+)
+def test_a_counter_that_falls_or_tells_no_number_is_an_error_and_no_figure(readings_j):
+    meter = ReplayMeter(readings_j)
+    with pytest.raises(MeterUnavailableError, match=r"never falls, but recorded readings of replay went from .* to"):
+        measure_inference(network(), IMAGES, meter=meter, idle_power_w=0.0, effort=QUICK)
+    with pytest.raises(MeterUnavailableError, match="never falls"):
+        measure_idle(meter, 0.0)
+
+
+def test_no_image_and_no_sensible_warm_up_are_refused():
+    with pytest.raises(ConfigError, match=r"at least one image, but got images of shape \[0, 3, 8, 8\]"):
+        measure_inference(network(), torch.zeros(0, 3, 8, 8), power_w=5.0, effort=QUICK)
+    for name, seconds in (("warm_up_s", math.inf), ("idle_s", -1.0), ("idle_s", math.nan)):
+        with pytest.raises(ConfigError, match=f"{name} lies in"):
+            Effort(**{name: seconds})
+
+
 def test_a_clock_that_is_set_while_measuring_changes_nothing(monkeypatch):
     """Times are differences of clocks that nobody sets; the hour of the day is none of them."""
     monkeypatch.setattr(time, "time", itertools.count(0.0, -3600.0).__next__)
