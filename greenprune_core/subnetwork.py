@@ -74,6 +74,7 @@ def load_subnetwork(folder: str | Path) -> fx.GraphModule:
     """Return the eager network, in evaluation mode; it can be trained further, changed and exported.
 
     It takes raw images in [0, 1], float [N, C, H, W], and gives logits. The hashes on the card are checked first.
+    Stochastic depth was left out at saving, since torch.nn has none.
 
     Raises:
         ConfigError: a file is missing or its hash is not the card's.
@@ -95,6 +96,7 @@ def _normalised(
     """Copy the network into a graph on the CPU in evaluation mode, with the normalisation as its first step."""
     whole = copy.deepcopy(network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)).cpu().eval()
     _lay_out_plainly(whole)
+    _leave_out_stochastic_depth(whole)
     if normalisation is not None:
         _prepend(whole, normalisation, example_input)
     return whole
@@ -105,6 +107,13 @@ def _lay_out_plainly(network: nn.Module) -> None:
     for tensor in (*network.parameters(), *network.buffers()):
         # contiguous() keeps the strides of a tensor with axes of size 1, by which kernels are chosen too
         tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.data)
+
+
+def _leave_out_stochastic_depth(network: nn.Module) -> None:
+    """Put in its place what it is in evaluation mode: it is torchvision's, and files hold layers of torch.nn only."""
+    for name, module in list(network.named_modules()):
+        if type(module).__module__ == "torchvision.ops.stochastic_depth":
+            network.set_submodule(name, nn.Identity())
 
 
 def _prepend(

@@ -7,12 +7,14 @@ import sys
 import pytest
 import torch
 from torch import fx, nn
-from torchvision.models import densenet121, mobilenet_v3_small, resnet18
+from torchvision.models import densenet121, efficientnet_b0, mobilenet_v3_small, regnet_y_400mf, resnet18
 
 from greenprune_core.config import BudgetConfig, DataConfig, GateConfig, NetworkConfig, OptimiserConfig, TrialConfig
 from greenprune_core.data import load_data
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError, VerificationError
 from greenprune_core.export import export_subnetwork
+from greenprune_core.extract import extract
+from greenprune_core.gates import attach_gates
 from greenprune_core.portable_graph import describe, rebuild
 from greenprune_core.subnetwork import load_subnetwork, save_subnetwork
 from hpsearch.trial import run_trial
@@ -178,6 +180,18 @@ def test_networks_of_torchvision_come_back_exactly(build):
     again = rebuild(json.loads(json.dumps(describe(network))), network.state_dict())
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(again(images), network(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [efficientnet_b0, regnet_y_400mf])
+def test_cut_networks_with_stochastic_depth_or_hyphens_in_names_are_saved_and_come_back(build, tmp_path):
+    images = torch.rand(2, 3, 64, 64)
+    gated = attach_gates(build(num_classes=5), images[:1])
+    static = extract(gated, {name: torch.arange(n) < max(1, n // 2) for name, n in gated.groups.items()})
+    save_subnetwork(tmp_path / "x", static, images[:1], {})
+    again = load_subnetwork(tmp_path / "x")
+    with torch.no_grad():
+        assert torch.equal(again(images), static.eval()(images))
 
 
 def test_a_layer_of_ones_own_is_refused_with_its_name():
