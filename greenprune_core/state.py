@@ -4,6 +4,7 @@ Randomness needs no saving: each step draws from generators seeded by (seed, epo
 on anywhere, also on another machine.
 """
 
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from greenprune_core.artefact import write_aside, writing_into
 from greenprune_core.config import ExecutionConfig, TrialConfig
 from greenprune_core.cost import Cost, count_cost
 from greenprune_core.cost.training import TrainingPart
@@ -169,10 +171,15 @@ class TrainingState:
         return sum(rest.n_trained for rest in self.rests)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the whole state to one file (aside, then renamed), loadable without unpickling code."""
-        aside = Path(f"{path}.{os.getpid()}.part")
-        torch.save(self._to_plain(), aside)
-        aside.replace(path)
+        """Write the whole state to one file (aside, then renamed), loadable without unpickling code.
+
+        Raises:
+            ConfigError: the folder is not there or cannot be written to, or the disk is full; nothing is left behind.
+        """
+        content = io.BytesIO()
+        torch.save(self._to_plain(), content)
+        with writing_into(Path(path).parent):
+            write_aside(Path(path), content.getvalue())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over a saved state; `self` is a fresh one of the same configuration and data.
@@ -242,7 +249,7 @@ class TrainingState:
 
     def become_cut(self, static: nn.Module) -> None:
         """Put the cut network in the gated one's place, with a fresh optimiser."""
-        plain = static.to(self.device, memory_format=torch.contiguous_format)
+        plain = static.to(self.device).to(memory_format=torch.contiguous_format)
         # all costs are of the plain layout: operators that know no other copy what they read
         self.cost = count_cost(plain, example_images(self.data, self.device))
         self.network = laid_out(plain, self.config.execution)
@@ -262,7 +269,7 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     check_trainable(network, data)
     _check_select(config, data)
     # .to() would move the caller's own
-    network = copy_network(network).to(device, memory_format=torch.contiguous_format)
+    network = copy_network(network).to(device).to(memory_format=torch.contiguous_format)
     example = example_images(data, device)
     gates = config.gates
     gated = attach_gates(

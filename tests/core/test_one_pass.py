@@ -144,6 +144,15 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
         start(changed(seed=5)).load(tmp_path / "checkpoint.pt")
 
 
+def test_a_checkpoint_that_cannot_be_written_says_where_and_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ConfigError, match=r"can be written, but .*/absent cannot: No such file"):
+        start(SMALL).save(tmp_path / "absent" / "checkpoint.pt")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ConfigError, match="cannot: Is a directory"):
+        start(SMALL).save(tmp_path / "taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(ConfigError, match="checkpoint"):
