@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from greenprune_core.data import ImageData
 from greenprune_core.errors import ConfigError, DataError, UnsupportedNetworkError
@@ -45,7 +46,7 @@ def _check_weights(network: nn.Module) -> None:
     """Check that there is a finite number behind every weight and statistic."""
     kind = type(network).__name__
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin) or tensor.is_meta:
+        if is_lazy(tensor) or tensor.is_meta:
             raise ConfigError(
                 f"weights have values before they are trained, but {name} of {kind} has none yet; run a lazy network "
                 "on a batch, and build none on the meta device"
