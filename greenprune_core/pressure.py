@@ -26,6 +26,8 @@ from greenprune_core.selection import Ranking, Selection
 _AVERAGING = 0.95
 """Weight of the past in the moving average of open probabilities: about 20 steps of memory."""
 
+_ROUNDING = 1e-9
+
 _RANKING_PERIOD = 4
 """Steps between two looks at which gates the budget would keep; the average moves slower than that."""
 
@@ -190,4 +192,6 @@ def _floor(gated: GatedNetwork, group: str, gates: GateConfig, target: float) ->
     if gated.structure.kinds[group] == "branch":
         return 0
     n_gates = gated.groups[group]
-    return min(n_gates, max(gates.floor, math.ceil(gates.floor_share * target * n_gates)))
+    share = gates.floor_share * target * n_gates
+    # 0.5 * 0.28 * 50 is a little more than 7
+    return min(n_gates, max(gates.floor, math.ceil(share - _ROUNDING)))
