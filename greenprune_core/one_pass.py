@@ -5,7 +5,8 @@ the next one; `advance` walks through them as far as it is asked to.
 """
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -145,14 +146,34 @@ def _check_device(data: ImageData, device: str) -> None:
 
 
 def advance(state: TrainingState, until_epoch: int) -> TrainingState:
-    """Walk through the phases until `until_epoch` epochs are done (at the last one also through the cut)."""
+    """Walk through the phases until `until_epoch` epochs are done (at the last one also through the cut).
+
+    Raises:
+        TrainingError: the run cannot go on.
+        VerificationError: the cut network is not equal to the gated one.
+        torch.OutOfMemoryError: a phase needs more memory than the device has, with what to change.
+    """
     until_step = min(until_epoch * state.steps_per_epoch, state.n_steps)
     while state.phase != "done":
-        state = _PHASES[state.phase](state, until_step)
+        with _memory_explained(state):
+            state = _PHASES[state.phase](state, until_step)
         is_training = state.phase in ("warm_up", "select", "finish")
         if is_training and state.step >= until_step and until_step < state.n_steps:
             break
     return state
+
+
+@contextmanager
+def _memory_explained(state: TrainingState) -> Iterator[None]:
+    """Say what lacked memory and the way out; the type stays torch's, by which callers know to try again alone."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            f"training must fit into the memory of {state.device}, but a step, evaluation or cut in phase {state.phase} "
+            f"with batch_size={state.config.optimiser.batch_size} did not; take a smaller batch_size, "
+            f"precision=bfloat16 or fewer trials per GPU ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def warm_up(state: TrainingState, until_step: int) -> TrainingState:

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,15 +39,13 @@ def run_steps(state: TrainingState, until_step: int) -> None:
 
     Raises:
         TrainingError: a loss term is not finite.
-        torch.OutOfMemoryError: a step needs more memory than the device has, with what to change.
     """
     spent = state.spent.setdefault(state.phase, PhaseSpent())
     while state.step < until_step:
         state.network.train()
         started = time.perf_counter()
         for images, labels in training_batches(state):
-            with _memory_explained(state):
-                train_step(state, images, labels)
+            train_step(state, images, labels)
             spent.n_steps += 1
             spent.n_trained += len(images)
             if state.step >= until_step or state.step % state.steps_per_epoch == 0:
@@ -56,21 +53,7 @@ def run_steps(state: TrainingState, until_step: int) -> None:
         _wait_for_device(state.device)
         spent.seconds += time.perf_counter() - started
         if state.step % state.steps_per_epoch == 0:
-            with _memory_explained(state):
-                _close_epoch(state)
-
-
-@contextmanager
-def _memory_explained(state: TrainingState) -> Iterator[None]:
-    """Say what lacked memory and the way out; the type stays torch's, by which callers know to try again alone."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise torch.OutOfMemoryError(
-            f"training must fit into the memory of {state.device}, but a step or evaluation of phase {state.phase} "
-            f"with batch_size={state.config.optimiser.batch_size} did not; take a smaller batch_size, "
-            f"precision=bfloat16 or fewer trials per GPU ({str(error).splitlines()[0]})"
-        ) from error
+            _close_epoch(state)
 
 
 def train_step(state: TrainingState, images: Tensor, labels: Tensor) -> None:

@@ -136,3 +136,13 @@ def test_a_step_that_does_not_fit_into_memory_says_what_to_make_smaller(monkeypa
     monkeypatch.setattr("greenprune_core.steps.task_loss", crowded)
     with pytest.raises(torch.OutOfMemoryError, match=r"phase warm_up with batch_size=16.*smaller.*Tried to allocate 2"):
         advance(state, 1)
+
+
+@pytest.mark.parametrize(("where", "phase"), [("accuracy", "freeze"), ("extract", "shrink")])
+def test_a_freeze_or_cut_that_does_not_fit_into_memory_says_so_too(monkeypatch, where, phase):
+    def crowded(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(f"greenprune_core.one_pass.{where}", crowded)
+    with pytest.raises(torch.OutOfMemoryError, match=rf"in phase {phase} with batch_size=16.*smaller.*allocate 2"):
+        advance(start(SMALL), SMALL.epochs)

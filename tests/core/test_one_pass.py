@@ -272,6 +272,15 @@ def test_a_target_below_the_floors_is_refused_at_the_start():
         start(changed(gates=GateConfig(floor=4), budget=BudgetConfig(target=0.1)))
 
 
+def test_the_share_of_a_floor_is_not_rounded_up_by_its_last_digit():
+    """0.5 * 0.28 * 50 is 7.000000000000001 in floats, and 7 by the formula."""
+    network = nn.Sequential(nn.Conv2d(1, 50, 1), nn.ReLU(), nn.Flatten(), nn.Linear(50 * 64, 10))
+    state = start(changed(budget=BudgetConfig(target=0.28), gates=GateConfig(floor_share=0.5)), network)
+    state.pressure.open_average_V[:] = 0.1
+    assert int(state.pressure.settle(torch.zeros(50)).kept_V.sum()) == 14
+    assert int(state.pressure._ranking.majority(torch.zeros(50)).sum()) == 7
+
+
 def test_a_loss_that_is_not_finite_names_the_term_and_the_step():
     config = changed(optimiser=OptimiserConfig(batch_size=16, learning_rate=1e18))
     with pytest.raises(TrainingError, match=r"the task loss is (nan|inf) at step \d+"):
