@@ -170,8 +170,8 @@ def _memory_explained(state: TrainingState) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(
-            f"training must fit into the memory of {state.device}, but a step, evaluation or cut in phase {state.phase} "
-            f"with batch_size={state.config.optimiser.batch_size} did not; take a smaller batch_size, "
+            f"training must fit into the memory of {state.device}, but a step, evaluation or cut in phase "
+            f"{state.phase} with batch_size={state.config.optimiser.batch_size} did not; take a smaller batch_size, "
             f"precision=bfloat16 or fewer trials per GPU ({str(error).splitlines()[0]})"
         ) from error
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data.augment import flip, mixup, resized_crop, shift, step_generator
@@ -220,11 +220,13 @@ def _loader_store(loader: DataLoader[Any], where: str) -> DatasetStore:
             f"a loader needs a data set with positions, but {where} streams ({type(loader.dataset).__name__}); "
             "write its images to a folder or give tensors"
         )
-    if not isinstance(loader.sampler, RandomSampler | SequentialSampler):
-        raise DataError(
-            f"the order of images is drawn from the trial's seed, but {where} brings {type(loader.sampler).__name__}; "
-            "use a loader without a sampler"
-        )
+    brought = [loader.sampler] if loader.batch_sampler is None else [loader.sampler, loader.batch_sampler]
+    for sampler in brought:
+        if not isinstance(sampler, RandomSampler | SequentialSampler) and type(sampler) is not BatchSampler:
+            raise DataError(
+                f"the order of images is drawn from the trial's seed, but {where} brings {type(sampler).__name__}; "
+                "use a loader without a sampler"
+            )
     return DatasetStore(loader.dataset, _labels(loader.dataset, where), loader.num_workers)
 
 
