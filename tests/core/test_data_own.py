@@ -155,7 +155,7 @@ def test_loaders_that_are_empty_or_whose_order_is_not_ours_are_refused():
     with pytest.raises(DataError, match="WeightedRandomSampler"):
         ImageData.from_loaders(weighted, DataLoader(dataset), CONFIG)
     batches = DataLoader(dataset, batch_sampler=[[0, 1], [2, 3]])
-    with pytest.raises(DataError, match="mine .train. brings list"):
+    with pytest.raises(DataError, match=r"mine \(train\) brings list"):
         ImageData.from_loaders(batches, DataLoader(dataset), CONFIG)
     with pytest.raises(DataError, match=r"mine \(test\) has 0 images"):
         ImageData.from_loaders(DataLoader(dataset), DataLoader(TensorDataset(*tensors(0))), CONFIG)
