@@ -46,9 +46,14 @@ def build_optimiser(
     weights = [
         parameter for parameter in network.parameters() if id(parameter) not in gates and parameter.requires_grad
     ]
+    norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm | nn.RMSNorm)]
+    scales = {id(scale) for norm in norms for scale in norm.parameters()}  # over several axes they are no vectors
+    decaying, plain = [], []
+    for weight in weights:
+        (plain if weight.ndim <= 1 or id(weight) in scales else decaying).append(weight)
     groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay, "rate_factor": 1.0},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0, "rate_factor": 1.0},
+        {"params": decaying, "weight_decay": config.weight_decay, "rate_factor": 1.0},
+        {"params": plain, "weight_decay": 0.0, "rate_factor": 1.0},
         {"params": gate_parameters, "weight_decay": 0.0, "rate_factor": gate_factor},
     ]
     settings: dict[str, Any] = (

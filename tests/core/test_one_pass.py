@@ -364,6 +364,15 @@ def test_other_optimisers_go_through_the_cut(name):
     assert train_one_pass(config).cost.macs > 0
 
 
+def test_weights_decay_and_biases_norms_of_any_shape_and_gates_do_not():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4),
+                            nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))  # fmt: skip
+    state = start(changed(budget=BudgetConfig(target=0.9)), network)
+    decays = {id(p): group["weight_decay"] for group in state.optimiser.param_groups for p in group["params"]}
+    decaying = [name for name, p in state.gated.named_parameters() if decays[id(p)]]
+    assert decaying == ["network.0.weight", "network.2.weight", "network.6.weight"]
+
+
 @pytest.mark.parametrize(
     ("name", "why"), [("lbfgs", "several times in one step"), ("muon", "matrices only"), ("sparseadam", "sparse")]
 )
