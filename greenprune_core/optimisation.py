@@ -48,9 +48,8 @@ def build_optimiser(
     ]
     norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm | nn.RMSNorm)]
     scales = {id(scale) for norm in norms for scale in norm.parameters()}  # over several axes they are no vectors
-    decaying, plain = [], []
-    for weight in weights:
-        (plain if weight.ndim <= 1 or id(weight) in scales else decaying).append(weight)
+    decaying = [weight for weight in weights if weight.ndim > 1 and id(weight) not in scales]
+    plain = [weight for weight in weights if weight.ndim <= 1 or id(weight) in scales]
     groups = [
         {"params": decaying, "weight_decay": config.weight_decay, "rate_factor": 1.0},
         {"params": plain, "weight_decay": 0.0, "rate_factor": 1.0},
