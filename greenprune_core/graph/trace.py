@@ -17,6 +17,7 @@ from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
 from greenprune_core.graph.calls import write_by_position
 from greenprune_core.graph.in_place import hand_on_values
+from greenprune_core.graph.plain_layers import rename_derived_layers, restore_batch_norms
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     nn.functional.dropout: nn.Dropout,
@@ -55,7 +56,9 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     clone.eval()
     _run_once(clone, example_input)
     answer = _answer(clone, example_input)  # before the rewriting, which changes layers of the clone
+    rename_derived_layers(clone)
     traced = _trace_graph(clone)
+    restore_batch_norms(traced, clone)
     hand_on_values(traced, example_input)
     write_by_position(traced)
     _drop_dead_code(traced)
