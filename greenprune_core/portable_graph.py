@@ -53,6 +53,7 @@ def describe(network: fx.GraphModule) -> dict[str, Any]:
         "format": FORMAT,
         "layers": {name: _describe_layer(name, network.get_submodule(name)) for name in sorted(called)},
         "tensors": {name: _describe_tensor(network, name) for name in sorted(tensors)},
+        "shared": _shared_parameters(network),
         "nodes": [_describe_node(node) for node in network.graph.nodes],
     }
 
@@ -83,12 +84,29 @@ def rebuild(description: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
         nodes[_identifier(node["name"])] = _rebuild_node(graph, node, nodes)
     network = fx.GraphModule(root, graph, class_name="SubNetwork")
     try:
-        network.load_state_dict(dict(weights), strict=True)
+        network.load_state_dict(dict(weights), strict=True, assign=True)  # in the weights' own type, not float32
     except RuntimeError as error:
         raise UnsupportedNetworkError(
             f"the weights must fit the description, but {error}; save the network again"
         ) from error
+    _share_parameters(network, description.get("shared", {}))
     return network.eval()
+
+
+def _shared_parameters(network: nn.Module) -> dict[str, str]:
+    """Map the further names of every parameter that has several (tied weights) to the first one."""
+    first: dict[int, str] = {}
+    named = network.named_parameters(remove_duplicate=False)
+    return {name: known for name, tensor in named if (known := first.setdefault(id(tensor), name)) != name}
+
+
+def _share_parameters(network: nn.Module, shared: Mapping[str, str]) -> None:
+    known = dict(network.named_parameters(remove_duplicate=False))
+    for name, other in shared.items():
+        if name not in known or other not in known or known[name].shape != known[other].shape:
+            raise _refuse("two parameters of one shape share their values", name, other, "save the network again")
+        owner, _, leaf = name.rpartition(".")
+        network.get_submodule(owner).register_parameter(leaf, known[other])
 
 
 def _describe_layer(name: str, layer: nn.Module) -> dict[str, Any]:

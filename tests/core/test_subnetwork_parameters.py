@@ -1,0 +1,62 @@
+"""Parameters of a saved network: their type, and which of them are one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from user_networks import conv, head
+
+from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.portable_graph import describe, rebuild
+from greenprune_core.subnetwork import load_subnetwork, save_subnetwork
+
+IMAGES = torch.rand(2, 3, 8, 8)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, a parameter that is also a layer's bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.h = conv(3), conv(8), conv(8), head()
+        self.c.weight = self.b.weight
+        self.shift = self.c.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        assert self.shift is not None
+        return self.h(torch.relu(self.c(x)) + self.shift.reshape(1, -1, 1, 1))
+
+
+def step(network: nn.Module) -> Tensor:
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(IMAGES).square().sum().backward()
+    optimiser.step()
+    return network(IMAGES).detach()
+
+
+def test_parameters_that_layers_share_are_shared_after_loading(tmp_path: Path) -> None:
+    network = Tied()
+    card = save_subnetwork(tmp_path, network, IMAGES[:1], {})
+    loaded = load_subnetwork(tmp_path)
+    assert loaded.b.weight is loaded.c.weight
+    assert loaded.shift is loaded.c.bias
+    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in network.parameters()) == card["params"]
+    torch.testing.assert_close(step(loaded.train()), step(network.train()))
+
+
+@pytest.mark.parametrize("other", ["nobody.weight", "a.weight", "h.2.bias"])
+def test_a_description_that_shares_what_cannot_be_shared_is_refused(other: str) -> None:
+    network = fx.symbolic_trace(Tied())
+    description = describe(network)
+    description["shared"] = {"c.weight": other}
+    with pytest.raises(UnsupportedNetworkError, match="of one shape share"):
+        rebuild(description, network.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_is_loaded_in_the_type_of_its_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    network = Tied().to(dtype)
+    save_subnetwork(tmp_path, network, IMAGES[:1].to(dtype), {})
+    assert torch.equal(load_subnetwork(tmp_path)(IMAGES.to(dtype)), network(IMAGES.to(dtype)))
