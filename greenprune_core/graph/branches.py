@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from greenprune_core.graph.rows import has_row_per_image
 from greenprune_core.graph.trace import ADDITIONS, is_tensor
 
 _WORK = (
@@ -68,8 +69,8 @@ def _branch_at(
     read = {n for inner in own for n in inner.all_input_nodes if n not in own and n.op != "get_attr" and is_tensor(n)}
     # The gate decides before the branch runs and once per image, so on what is there by then and has one part for each.
     before = itertools.takewhile(lambda node: node not in inside, traced.graph.nodes)
-    entries = [n for n in before if n in read and _is_per_image(n, ancestors[n])]
-    if not _n_layers(traced, inside) or not entries or not _is_per_image(addition, ancestors[addition]):
+    entries = [n for n in before if n in read and has_row_per_image(n)]
+    if not _n_layers(traced, inside) or not entries or not has_row_per_image(addition):
         return None
     return Branch(
         name=_name(traced, inside, taken),
@@ -86,12 +87,6 @@ def _ancestors(traced: fx.GraphModule) -> dict[fx.Node, set[fx.Node]]:
     for node in traced.graph.nodes:
         found[node] = {node}.union(*(found[source] for source in node.all_input_nodes))
     return found
-
-
-def _is_per_image(node: fx.Node, ancestors: set[fx.Node]) -> bool:
-    """Tell whether the first axis of a value goes over the images of the input."""
-    images = next((n for n in ancestors if n.op == "placeholder"), None)
-    return images is not None and bool(node.meta["shape"][:1] == images.meta["shape"][:1])
 
 
 def _n_layers(traced: fx.GraphModule, nodes: set[fx.Node] | frozenset[fx.Node]) -> int:

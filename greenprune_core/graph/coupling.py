@@ -11,6 +11,7 @@ from greenprune_core.graph.attention import HEADS
 from greenprune_core.graph.flow import Flow, has_many_axes, kind_of, opened, parameter_of, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, Labels, shrink
 from greenprune_core.graph.operators import FUNCTIONS, METHODS, apply_rule
+from greenprune_core.graph.rows import folds_images
 from greenprune_core.graph.trace import is_tensor
 
 
@@ -48,6 +49,9 @@ def couple(traced: fx.GraphModule, *, ignore: Sequence[str] = (), streams: bool 
         _keep_parameters_whole(flow, node)
         if node.op != "get_attr" and node not in from_input:
             flow.worn[node] = opened(flow, node, f"{kind_of(flow, node)} does not work on the input")
+            continue
+        if folds_images(node):
+            flow.worn[node] = opened(flow, node, f"{kind_of(flow, node)} has no row for each image")
             continue
         flow.worn[node] = apply_rule(flow, node)
         if _breaks_views(flow, node):

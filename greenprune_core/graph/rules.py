@@ -11,6 +11,7 @@ from greenprune_core.graph import layout
 from greenprune_core.graph.attention import HEADS
 from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, along, spread, varying_axes
+from greenprune_core.graph.rows import has_row_per_image
 from greenprune_core.graph.trace import ADDITIONS, is_tensor
 
 _FOLDED = "works on another number of rows than images (parts of an image as a batch)"
@@ -59,7 +60,7 @@ def convolution(flow: Flow, node: fx.Node) -> Worn:
     channels = along(array, 0, module.in_channels)
     if channels is None or len(node.all_input_nodes) != 1 or array.ndim != len(module.kernel_size) + 1:
         return unfollowed(flow, node)
-    if not _is_per_image(flow, node):
+    if not has_row_per_image(node.all_input_nodes[0]):
         return opened(flow, node, _FOLDED)
     flow.reads(node, channels)
     made = flow.outputs(node, (module.out_channels,) + (1,) * len(module.kernel_size))
@@ -72,12 +73,6 @@ def convolution(flow: Flow, node: fx.Node) -> Worn:
     return made
 
 
-def _is_per_image(flow: Flow, node: fx.Node) -> bool:
-    """Tell whether a layer reads as many rows as there are images: gates decide once per image."""
-    images = next(n for n in flow.traced.graph.nodes if n.op == "placeholder")
-    return bool(node.all_input_nodes[0].meta["shape"][:1] == images.meta["shape"][:1])
-
-
 def linear(flow: Flow, node: fx.Node) -> Worn:
     """Read the channels of the last axis and make new ones."""
     module: Any = flow.module(node)
@@ -85,7 +80,7 @@ def linear(flow: Flow, node: fx.Node) -> Worn:
     channels = along(array, array.ndim - 1, module.in_features)
     if channels is None or array.ndim < 1:
         return unfollowed(flow, node)
-    if not _is_per_image(flow, node):
+    if not has_row_per_image(node.all_input_nodes[0]):
         return opened(flow, node, _FOLDED)
     flow.reads(node, channels)
     flow.consumers.append(node)

@@ -18,6 +18,7 @@ from greenprune_core.graph.attention import write_out_attention
 from greenprune_core.graph.calls import write_by_position
 from greenprune_core.graph.in_place import hand_on_values
 from greenprune_core.graph.plain_layers import rename_derived_layers, restore_batch_norms
+from greenprune_core.graph.rows import note_rows
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     nn.functional.dropout: nn.Dropout,
@@ -66,6 +67,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     write_out_attention(traced)
     _check_same(answer, traced, example_input)
     record_shapes(traced, example_input)
+    note_rows(traced, example_input)
     _check_shapes_are_fixed(traced)
     for name, module in traced.named_modules():
         module.training = modes.get(name, network.training)

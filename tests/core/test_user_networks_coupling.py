@@ -196,3 +196,31 @@ def test_a_slice_of_a_split_is_left_dense() -> None:
     gated = gate(Network(parts_the_other_way_round, a=conv(3), b=conv(8), h=head()))
     assert set(gated.groups) == {"b"}
     check_gated(gated)
+
+
+def pooled_as_one_image(s: Any, x: Tensor) -> Tensor:
+    n, c, h, w = (x := relu(s.a(x))).shape
+    return s.h(s.b(functional.avg_pool2d(x.view(1, n * c, h, w), 2).view(n, c, h // 2, w // 2)))
+
+
+def normalised_as_one_image(s: Any, x: Tensor) -> Tensor:
+    n, c, h, w = (x := s.a(x)).shape
+    return s.h(s.b(functional.instance_norm(x.reshape(1, -1, h, w)).reshape(n, c, h, w)))
+
+
+def branch_as_one_image(s: Any, x: Tensor) -> Tensor:
+    n, c, h, w = (x := s.b(relu(s.a(x)))).shape
+    as_one = x.reshape(1, n * c, h, w)
+    return s.h((as_one + s.c(x).tanh().reshape(1, n * c, h, w)).reshape(n, c, h, w))
+
+
+@pytest.mark.parametrize("granularity", ["channel", "both"])
+@pytest.mark.parametrize("forward", [pooled_as_one_image, normalised_as_one_image, branch_as_one_image])
+def test_images_that_are_folded_into_the_channels_are_known_by_an_example_of_one(
+    forward: Callable[[Any, Tensor], Tensor], granularity: Any
+) -> None:
+    layers = {"a": conv(3), "b": conv(8), "c": conv(8), "h": head(8)}
+    gated = gate(Network(forward, **layers), granularity)
+    assert not any(name.startswith("branch") for name in gated.groups)
+    assert any("row for each image" in why for why in gated.not_gated.values())
+    check_gated(gated)
