@@ -61,7 +61,8 @@ _MODULE_NAMES: tuple[tuple[Rule, str], ...] = (
     (layout.reshapes, "Flatten Unflatten"),
 )
 _TENSOR_NAMES: tuple[tuple[Rule, str], ...] = (
-    (rules.passes, "relu sigmoid tanh clone exp abs sqrt clamp neg square"),
+    (rules.passes, "relu sigmoid tanh clone exp expm1 log log1p abs sqrt rsqrt clamp neg square pow reciprocal"),
+    (rules.passes, "sin cos erf floor round nan_to_num"),
     (rules.combines, "add sub mul div true_divide maximum minimum"),
     (rules.joins, "cat concat"),
     (rules.mixes, "softmax log_softmax"),
@@ -72,7 +73,8 @@ _TENSOR_NAMES: tuple[tuple[Rule, str], ...] = (
 )
 _FUNCTIONAL_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.passes, "relu relu6 gelu silu mish hardswish hardsigmoid sigmoid tanh leaky_relu elu celu selu"),
-    (rules.passes, "softplus dropout dropout2d dropout3d"),
+    (rules.passes, "softplus softsign logsigmoid hardtanh hardshrink softshrink tanhshrink threshold"),
+    (rules.passes, "dropout dropout1d dropout2d dropout3d"),
     (rules.pools, "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"),
     (rules.pools, "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d interpolate"),
     (rules.pads, "pad"),
@@ -81,13 +83,14 @@ _FUNCTIONAL_NAMES: tuple[tuple[Rule, str], ...] = (
 _METHOD_NAMES: tuple[tuple[Rule, str], ...] = (
     *_TENSOR_NAMES,
     (rules.passes, "contiguous detach to float"),
+    (rules.combines, "expand_as"),
     (rules.shape_query, "size dim ndimension numel"),
     (layout.reshapes, "view"),
     (layout.expands, "expand"),
 )
 _OPERATOR_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.combines, "add sub mul truediv"),
-    (rules.passes, "neg"),
+    (rules.passes, "neg pow"),
     (layout.takes, "getitem"),
 )
 

@@ -23,9 +23,10 @@ def mixes(flow: Flow, node: fx.Node) -> Worn:
 
 
 def passes(flow: Flow, node: fx.Node) -> Worn:
-    """Pass on the labels of an element-wise operation with one tensor."""
+    """Pass on the labels of an element-wise operation with one tensor; a parameter beside it is one number."""
     sources = tensor_inputs(node)
-    if len(sources) != 1 or not is_tensor(node):
+    beside = [n for n in node.all_input_nodes if n.op == "get_attr" and is_tensor(n) and n.meta["shape"].numel() > 1]
+    if len(sources) != 1 or not is_tensor(node) or beside:
         return unfollowed(flow, node)
     return flow.array(sources[0])
 
@@ -90,7 +91,7 @@ def linear(flow: Flow, node: fx.Node) -> Worn:
 def combines(flow: Flow, node: fx.Node) -> Worn:
     """Join the labels of two tensors that are added, multiplied, ... element by element."""
     tensors = [n for n in node.all_input_nodes if is_tensor(n)]
-    activations = [n for n in tensors if n.op != "get_attr"]
+    activations = [n for n in tensors if n.op != "get_attr" and not _is_number(n)]
     if not is_tensor(node) or not activations or len(node.meta["shape"]) < 1:
         return unfollowed(flow, node)
     if any(n.meta["shape"][:1] != node.meta["shape"][:1] for n in activations):
@@ -109,6 +110,11 @@ def combines(flow: Flow, node: fx.Node) -> Worn:
     if node.target in ADDITIONS and len(varying_axes(left)) == len(varying_axes(right)) == 1:
         flow.labels.mark_stream(left)
     return left if left.size >= right.size else right
+
+
+def _is_number(node: fx.Node) -> bool:
+    """Tell whether a tensor is one number made of parameters (a temperature), which is the same to all channels."""
+    return bool(node.meta["shape"].numel() == 1) and not has_row_per_image(node)
 
 
 def _aligned(flow: Flow, node: fx.Node, other: fx.Node) -> LabelArray:

@@ -17,7 +17,7 @@ from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
 from greenprune_core.graph.calls import write_by_position
 from greenprune_core.graph.in_place import hand_on_values
-from greenprune_core.graph.plain_layers import rename_derived_layers, restore_batch_norms
+from greenprune_core.graph.plain_layers import rename_derived_layers, restore_layers
 from greenprune_core.graph.rows import note_rows
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
@@ -59,7 +59,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     answer = _answer(clone, example_input)  # before the rewriting, which changes layers of the clone
     rename_derived_layers(clone)
     traced = _trace_graph(clone)
-    restore_batch_norms(traced, clone)
+    restore_layers(traced, clone)
     hand_on_values(traced, example_input)
     write_by_position(traced)
     _drop_dead_code(traced)
@@ -249,8 +249,10 @@ def _check_same(expected: Tensor, traced: fx.GraphModule, example_input: Tensor)
 
 
 def _drop_dead_code(traced: fx.GraphModule) -> None:
-    """Leave out what nobody reads: it would keep closed branches in the network, at a cost that is not expected."""
-    traced.graph.eliminate_dead_code()
+    """Leave out what nobody reads, assertions too: it would keep closed branches, at a cost that is not expected."""
+    for node in reversed(list(traced.graph.nodes)):
+        if node.op not in ("placeholder", "output") and not node.users:
+            traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.nn.functional import relu
 from user_networks import Network, head
 
+from greenprune_core.cost import ExpectedCost, count_cost
 from greenprune_core.extract import extract
 
 
@@ -90,3 +91,55 @@ def test_a_batch_norm_that_keeps_its_statistics_in_training_goes_on_doing_so() -
     assert "batch_norm" in gated.not_gated["a"]
     gated.open_gates()
     torch.testing.assert_close(gated.train()(IMAGES), dense.train()(IMAGES))
+
+
+class CheckedLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        torch._assert(x.shape[-1] == self.in_features, "features")
+        return functional.linear(x, self.weight, bias=self.bias)
+
+
+class ConvAndRelu(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return relu(x)
+
+
+class Standardised(nn.Conv2d):
+    """Its weight is computed, so none of it can be cut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return functional.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Dilated(nn.Conv2d):
+    """Its function is given another setting than the layer has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight, self.bias, padding=2, dilation=2)
+
+
+@pytest.mark.parametrize("kind", [ConvAndRelu, Standardised, Dilated])
+def test_a_derived_convolution_is_gated_where_it_is_one_of_torch(kind: type[nn.Conv2d]) -> None:
+    torch.manual_seed(0)
+    layers = {"a": kind(3, 8, 3, padding=1), "norm": Norm(8), "b": kind(8, 6, 3, padding=1)}
+    gated = check_cuts(Network(twice, h=nn.Sequential(Conv3x3(6, 4), *head(4)[:2], CheckedLinear(4, 5)), **layers))
+    expected = {"a": 8, "b": 6, "h.0": 4} if kind is ConvAndRelu else {"h.0": 4}
+    assert gated.groups == expected
+    assert all("conv2d" in why for name, why in gated.not_gated.items() if name in ("a", "b"))
+
+
+def test_what_a_branch_asserts_keeps_nothing_of_it_when_it_is_closed() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = s.a(x)
+        y = s.b(relu(x))
+        torch._assert(y.dim() == 4, "an image")
+        return s.h(x + relu(y))
+
+    torch.manual_seed(0)
+    gated = check_cuts(Network(forward, a=Conv3x3(3, 8), b=Conv3x3(8, 8), h=head()), "layer")
+    (branch,) = gated.groups
+    static = extract(gated, {branch: torch.tensor([False])})
+    expected = ExpectedCost(gated.structure)(torch.zeros(1))
+    assert count_cost(static, IMAGES[:1]).macs == int(expected)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 from user_networks import conv, head
 
+from greenprune_core import portable_graph
 from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.graph.operators import FUNCTIONS, METHODS
 from greenprune_core.portable_graph import describe, rebuild
 from greenprune_core.subnetwork import load_subnetwork, save_subnetwork
 
@@ -60,3 +62,8 @@ def test_a_network_is_loaded_in_the_type_of_its_weights(tmp_path: Path, dtype: t
     network = Tied().to(dtype)
     save_subnetwork(tmp_path, network, IMAGES[:1].to(dtype), {})
     assert torch.equal(load_subnetwork(tmp_path)(IMAGES.to(dtype)), network(IMAGES.to(dtype)))
+
+
+def test_whatever_is_followed_through_a_network_can_be_saved() -> None:
+    assert [kind for kind in FUNCTIONS if kind not in portable_graph._functions().values()] == []
+    assert [name for name in METHODS if hasattr(Tensor, name) and name not in portable_graph._METHODS.split()] == []

@@ -224,3 +224,46 @@ def test_images_that_are_folded_into_the_channels_are_known_by_an_example_of_one
     assert not any(name.startswith("branch") for name in gated.groups)
     assert any("row for each image" in why for why in gated.not_gated.values())
     check_gated(gated)
+
+
+def excited_as_written_for_years(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    n, c, _, _ = x.shape
+    weight = s.layer(x.mean((2, 3))).view(n, c, 1, 1).sigmoid()
+    return s.h(relu(s.b(x * weight.expand_as(x))))
+
+
+def one_map_for_all_channels(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    return s.h(s.b(x * s.c(x).sigmoid().expand_as(x)))
+
+
+def powers(s: Any, x: Tensor) -> Tensor:
+    x = s.b(functional.hardtanh(s.a(x)) ** 2)
+    return s.h(x.square().add(1e-6).pow(s.exponent).log1p())
+
+
+def a_power_for_each_channel(s: Any, x: Tensor) -> Tensor:
+    return s.h(s.b((s.a(x) ** 2 + 1) ** s.exponent))
+
+
+def temperature(s: Any, x: Tensor) -> Tensor:
+    return s.h(s.b(relu(s.a(x)) * s.exponent.exp().view(1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "layers", "gated_layers"),
+    [
+        (excited_as_written_for_years, {"layer": nn.Linear(8, 8)}, {"a", "b"}),
+        (one_map_for_all_channels, {"c": conv(8, 1)}, {"a", "b"}),
+        (powers, {"exponent": nn.Parameter(torch.ones(1))}, {"a", "b"}),
+        (a_power_for_each_channel, {"exponent": nn.Parameter(torch.ones(8, 1, 1))}, {"b"}),
+        (temperature, {"exponent": nn.Parameter(torch.ones(1))}, {"a", "b"}),
+    ],
+)
+def test_what_works_by_elements_passes_gates_on(
+    forward: Callable[[Any, Tensor], Tensor], layers: dict[str, Any], gated_layers: set[str]
+) -> None:
+    gated = gate(Network(forward, a=conv(3), b=conv(8), h=head(), **layers))
+    assert set(gated.groups) == gated_layers
+    check_gated(gated)
