@@ -11,6 +11,7 @@ from greenprune_core.graph.attention import HEADS
 from greenprune_core.graph.flow import Flow, has_many_axes, kind_of, opened, parameter_of, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, Labels, shrink
 from greenprune_core.graph.operators import FUNCTIONS, METHODS, apply_rule
+from greenprune_core.graph.parameter_views import is_parameter_view, parameter_behind
 from greenprune_core.graph.rows import folds_images
 from greenprune_core.graph.trace import is_tensor
 
@@ -46,6 +47,9 @@ def couple(traced: fx.GraphModule, *, ignore: Sequence[str] = (), streams: bool 
     for node in traced.graph.nodes:
         if node.op == "placeholder" or from_input & set(node.all_input_nodes):
             from_input.add(node)
+        if is_parameter_view(node):
+            flow.worn[node] = None
+            continue
         _keep_parameters_whole(flow, node)
         if node.op != "get_attr" and node not in from_input:
             flow.worn[node] = opened(flow, node, f"{kind_of(flow, node)} does not work on the input")
@@ -139,8 +143,8 @@ def _keep_parameters_whole(flow: Flow, node: fx.Node) -> None:
     """Cut no parameter that anything else reads than an operation by elements, which is cut alongside."""
     table = FUNCTIONS if node.op == "call_function" else METHODS
     if table.get(node.target) is not rules.combines:
-        for parameter in node.all_input_nodes:
-            if parameter.op == "get_attr":
+        for parameter in map(parameter_behind, node.all_input_nodes):
+            if parameter is not None:
                 flow.keep_whole(str(parameter.target), f"read by {kind_of(flow, node)}")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor, fx, nn
 
 from greenprune_core.graph.labels import LabelArray, Labels, varying_axes
+from greenprune_core.graph.parameter_views import parameter_behind
 from greenprune_core.graph.trace import is_tensor
 
 Worn = LabelArray | list[LabelArray] | None
@@ -99,8 +100,8 @@ def opened(flow: Flow, node: fx.Node, reason: str) -> Worn:
     """Keep all channels open that a node reads, its layer whole, and let its value wear one open label."""
     if node.op == "call_module":
         flow.keep_whole(str(node.target), reason)
-    for parameter in node.all_input_nodes:
-        if parameter.op == "get_attr":
+    for parameter in map(parameter_behind, node.all_input_nodes):
+        if parameter is not None:
             flow.keep_whole(str(parameter.target), reason)
     for source in tensor_inputs(node):
         keep_open(flow, source, reason)

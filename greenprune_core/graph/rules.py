@@ -11,6 +11,7 @@ from greenprune_core.graph import layout
 from greenprune_core.graph.attention import HEADS
 from greenprune_core.graph.flow import Flow, Worn, kind_of, opened, tensor_inputs, unfollowed
 from greenprune_core.graph.labels import LabelArray, along, spread, varying_axes
+from greenprune_core.graph.parameter_views import lay_along, parameter_behind
 from greenprune_core.graph.rows import has_row_per_image
 from greenprune_core.graph.trace import ADDITIONS, is_tensor
 
@@ -91,7 +92,7 @@ def linear(flow: Flow, node: fx.Node) -> Worn:
 def combines(flow: Flow, node: fx.Node) -> Worn:
     """Join the labels of two tensors that are added, multiplied, ... element by element."""
     tensors = [n for n in node.all_input_nodes if is_tensor(n)]
-    activations = [n for n in tensors if n.op != "get_attr" and not _is_number(n)]
+    activations = [n for n in tensors if parameter_behind(n) is None and not _is_number(n)]
     if not is_tensor(node) or not activations or len(node.meta["shape"]) < 1:
         return unfollowed(flow, node)
     if any(n.meta["shape"][:1] != node.meta["shape"][:1] for n in activations):
@@ -99,7 +100,7 @@ def combines(flow: Flow, node: fx.Node) -> Worn:
     if len(activations) == 1:
         worn = flow.array(activations[0])
         for parameter in tensors:
-            if parameter.op == "get_attr":
+            if parameter_behind(parameter) is not None:
                 _wear_parameter(flow, parameter, worn, len(node.meta["shape"]))
         return worn
     first, second = activations[0], activations[-1]
@@ -133,7 +134,8 @@ def _aligned(flow: Flow, node: fx.Node, other: fx.Node) -> LabelArray:
 
 def _wear_parameter(flow: Flow, parameter: fx.Node, worn: LabelArray, n_axes: int) -> None:
     """Give a parameter of the network the labels of the channels that it scales or shifts, so that it is cut too."""
-    shape = tuple(parameter.meta["shape"])
+    shape, root = tuple(parameter.meta["shape"]), parameter_behind(parameter)
+    assert root is not None
     if len(shape) == n_axes:  # a leading axis of size 1 in the place of the batch
         shape = shape[1:]
     lead = worn.ndim - len(shape)
@@ -144,14 +146,16 @@ def _wear_parameter(flow: Flow, parameter: fx.Node, worn: LabelArray, n_axes: in
             cut = cut.take([0], axis=axis)
     if len(varying_axes(cut)) not in (0, len(varying_axes(worn))) or lead < 0:
         flow.labels.keep_open(worn, "scaled by a parameter of another layout")
-        flow.keep_whole(str(parameter.target), "of another layout than the channels")
+        flow.keep_whole(str(root.target), "of another layout than the channels")
         return
     if cut.size == 1 and worn.size > 1:
         if max(shape, default=1) > 1:
-            flow.keep_whole(str(parameter.target), "lies along another axis than the channels")
+            flow.keep_whole(str(root.target), "lies along another axis than the channels")
         return
-    flow.reads(parameter, cut.reshape(-1))
+    flow.reads(root, cut.reshape(-1))
     flow.worn[parameter] = cut.reshape(cut.shape[lead:])
+    if parameter is not root:
+        flow.worn[root] = lay_along(cut, root)
 
 
 def joins(flow: Flow, node: fx.Node) -> Worn:

@@ -17,6 +17,7 @@ from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
 from greenprune_core.graph.calls import write_by_position
 from greenprune_core.graph.in_place import hand_on_values
+from greenprune_core.graph.parameter_views import write_out_parameter_views
 from greenprune_core.graph.plain_layers import rename_derived_layers, restore_layers
 from greenprune_core.graph.rows import note_rows
 
@@ -67,6 +68,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     write_out_attention(traced)
     _check_same(answer, traced, example_input)
     record_shapes(traced, example_input)
+    write_out_parameter_views(traced)
     note_rows(traced, example_input)
     _check_shapes_are_fixed(traced)
     for name, module in traced.named_modules():

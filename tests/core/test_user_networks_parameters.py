@@ -121,3 +121,45 @@ def test_operations_on_parameters_and_constants_are_left_whole(name: str) -> Non
     assert "c" not in gated.not_gated or "b" not in gated.not_gated
     assert not {"own", "linear", "second"} & set(gated.groups)
     check_gated(gated)
+
+
+VIEWS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "view": lambda s, x: x * s.scale.view(1, -1, 1, 1),
+    "reshape with its size": lambda s, x: s.scale.reshape(8, 1, 1) * x,
+    "sizes of the images": lambda s, x: x * s.scale.view(1, x.shape[1], 1, 1),
+    "unsqueeze twice": lambda s, x: x + s.scale.unsqueeze(-1).unsqueeze(-1),
+    "new axes": lambda s, x: x / (s.scale[None, :, None, None]),
+    "read by two": lambda s, x: x * s.scale.view(-1, 1, 1) + s.scale.view(-1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_parameter_that_is_viewed_before_it_scales_channels_is_cut_with_them(name: str) -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        return s.h(s.b(VIEWS[name](s, relu(s.a(x)))))
+
+    gated = gate(Network(forward, a=conv(3), b=conv(8), h=head(), scale=nn.Parameter(torch.ones(8))))
+    assert gated.groups == {"a": 8, "b": 8}
+    check_gated(gated)
+    half = torch.arange(8) < 4
+    assert extract(gated, {"a": half}).get_parameter("scale").shape == (4,)
+    assert gated.network.get_parameter("scale").shape == (8,)
+
+
+NOT_VIEWS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "turned round": lambda s, x: x * s.scale.flip(0).view(1, -1, 1, 1),
+    "part of it": lambda s, x: x * torch.cat([s.scale[:4], s.scale[:4]]).view(1, -1, 1, 1),
+    "computed": lambda s, x: x * s.scale.view(1, -1, 1, 1).exp(),
+    "along the rows of images": lambda s, x: x * s.scale.view(-1, 1) + s.scale.view(-1, 1, 1),
+    "of two axes": lambda s, x: x * s.scale.view(2, 4).t().reshape(1, 8, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", NOT_VIEWS)
+def test_a_parameter_that_is_more_than_viewed_is_left_whole(name: str) -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        return s.h(s.b(NOT_VIEWS[name](s, relu(s.a(x)))))
+
+    gated = gate(Network(forward, a=conv(3), b=conv(8), h=head(), scale=nn.Parameter(torch.ones(8))))
+    assert gated.groups == {"b": 8}
+    check_gated(gated)
