@@ -16,6 +16,7 @@ from torch.fx.proxy import TraceError
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
 from greenprune_core.graph.calls import write_by_position
+from greenprune_core.graph.drop_paths import replace_drop_paths
 from greenprune_core.graph.in_place import hand_on_values
 from greenprune_core.graph.parameter_views import write_out_parameter_views
 from greenprune_core.graph.plain_layers import rename_derived_layers, restore_layers
@@ -59,6 +60,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     _run_once(clone, example_input)
     answer = _answer(clone, example_input)  # before the rewriting, which changes layers of the clone
     rename_derived_layers(clone)
+    replace_drop_paths(clone, example_input)
     traced = _trace_graph(clone)
     restore_layers(traced, clone)
     hand_on_values(traced, example_input)
