@@ -1,7 +1,6 @@
 """A dense network's cost as terms: how much of it falls with which gates."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from greenprune_core.cost.count import OperatorCost, OperatorCounter, evaluating
+from greenprune_core.cost.lifetimes import Ways, shortest, ways_to_output, while_any
 from greenprune_core.graph import ChannelStructure
 
 Gates = tuple[int, ...]
@@ -19,8 +19,6 @@ Price = Callable[[OperatorCost], float]
 """Price of one operator, linear in its counts."""
 
 _OPEN: Gates = ()
-
-_MOST_WAYS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +80,10 @@ def parameter_terms(structure: ChannelStructure) -> list[Term]:
                 one, other = sides.of_source(node), outputs
             else:
                 one, other = _OPEN if parameter.numel() % max(len(outputs), 1) else outputs, _OPEN
-            for sign, branches in _while_any(tuple(sides.branches(user) for user in users[id(parameter)])):
+            ways = shortest(way for user in users[id(parameter)] for way in sides.ways(user))
+            for sign, branches in while_any(ways):
                 terms.append(Term(float(sign * parameter.numel()), one, other, branches))
     return terms
-
-
-def _while_any(ways: tuple[Gates, ...]) -> Iterator[tuple[int, Gates]]:
-    """Write "at least one of these sets of branches is open" as a signed sum of products (inclusion and exclusion).
-
-    Beyond `_MOST_WAYS` sets the parameter counts as always there: the sum has 2^n parts.
-    """
-    ways = tuple(dict.fromkeys(ways))
-    if () in ways or len(ways) > _MOST_WAYS:
-        yield 1, ()
-        return
-    for n in range(1, len(ways) + 1):
-        for some in itertools.combinations(ways, n):
-            yield (-1) ** (n + 1), tuple(sorted({gate for way in some for gate in way}))
 
 
 class _Sides:
@@ -106,9 +91,7 @@ class _Sides:
 
     def __init__(self, structure: ChannelStructure) -> None:
         self._structure = structure
-        first = structure.n_gates - len(structure.branches)
-        # an addition disappears with its branch, though it lies outside
-        self._additions = {branch.addition: first + i for i, branch in enumerate(structure.branches)}
+        self._ways = ways_to_output(structure)
 
     def of(self, node: fx.Node) -> Gates:
         array = self._structure.coupling.channels.get(node)
@@ -120,16 +103,23 @@ class _Sides:
         sources = _sources(node)
         return self.of(sources[0]) if sources else _OPEN
 
-    def branches(self, node: fx.Node) -> Gates:
-        inside = self._structure.nodes[node.name].branches
-        own = (self._additions[node],) if node in self._additions else ()
-        return tuple(sorted({*inside, *own}))
+    def ways(self, node: fx.Node) -> Ways:
+        return self._ways[node]
 
 
 def _terms_of(
     operator: OperatorCost, node: fx.Node, sides: _Sides, price: Price, is_padded: bool = False
 ) -> Iterator[Term]:
-    read, made, branches = sides.of_source(node), sides.of(node), sides.branches(node)
+    for term in _terms_while_open(operator, node, sides, price, is_padded):
+        for sign, branches in while_any(sides.ways(node)):
+            yield dataclasses.replace(term, amount=sign * term.amount, branches=branches)
+
+
+def _terms_while_open(
+    operator: OperatorCost, node: fx.Node, sides: _Sides, price: Price, is_padded: bool
+) -> Iterator[Term]:
+    """Split the price of an operator whose node runs."""
+    read, made = sides.of_source(node), sides.of(node)
     n_read, n_made = operator.channels
     # closed heads of attention leave the channels of a product as they are
     pad_read = (read,) if is_padded and read and len(read) == n_read else ()
@@ -143,18 +133,18 @@ def _terms_of(
     def amount(**counts: Any) -> float:
         return price(dataclasses.replace(idle, **counts)) - launch
 
-    yield Term(launch, _OPEN, _OPEN, branches)
+    yield Term(launch, _OPEN, _OPEN, ())
     # a group of a grouped convolution is kept or closed as a whole: its cost falls with one side
     source = read if operator.kind in ("conv", "matmul") else _OPEN
-    yield Term(amount(macs=operator.macs), source, made, branches, (*pad_read, *pad_made))
-    yield Term(amount(matrix_bytes=operator.matrix_bytes), source, made, branches)
-    yield Term(amount(element_ops=operator.element_ops), made, _OPEN, branches)
-    yield Term(amount(written_bytes=operator.written_bytes), made, _OPEN, branches, pad_made)
+    yield Term(amount(macs=operator.macs), source, made, (), (*pad_read, *pad_made))
+    yield Term(amount(matrix_bytes=operator.matrix_bytes), source, made, ())
+    yield Term(amount(element_ops=operator.element_ops), made, _OPEN, ())
+    yield Term(amount(written_bytes=operator.written_bytes), made, _OPEN, (), pad_made)
     n_values = operator.vector_bytes // getattr(torch, operator.dtype).itemsize
     one = _OPEN if n_values % max(len(made), 1) else made
-    yield Term(amount(vector_bytes=operator.vector_bytes), one, _OPEN, branches)
+    yield Term(amount(vector_bytes=operator.vector_bytes), one, _OPEN, ())
     for node_read, n_bytes in _reads(node, operator):
-        yield Term(amount(read_bytes=n_bytes), sides.of(node_read), _OPEN, branches, pad_read)
+        yield Term(amount(read_bytes=n_bytes), sides.of(node_read), _OPEN, (), pad_read)
 
 
 def _reads(node: fx.Node, operator: OperatorCost) -> list[tuple[fx.Node, int]]:

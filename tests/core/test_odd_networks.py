@@ -1,10 +1,12 @@
 """Networks of odd structure are cut exactly, learn alike after the cut, and cost what is expected of them."""
 
+import itertools
+
 import pytest
 import torch
 from gated_cases import MASK_KINDS, enliven, make_masks, still
 from odd_networks import ODD
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from greenprune_core.cost import ExpectedCost, count_cost
@@ -74,3 +76,30 @@ def test_layers_that_two_branches_share_stay_while_one_of_them_does() -> None:
         assert any(name.startswith("block") for name, _ in static.named_parameters()) == is_there
         n_params = sum(parameter.numel() for parameter in static.parameters())
         assert float(params(gated.flatten_masks(masks))) == n_params
+
+
+class OneForTwo(nn.Module):
+    """A layer that two branches read and the rest of the network does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.before = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.one, self.two = nn.Conv2d(6, 8, 1), nn.Sequential(nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1))
+        self.classify = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = functional.relu(self.before(x))
+        return self.classify((x + self.one(y) + self.two(y)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("unit", ["macs", "params"])
+def test_what_two_branches_read_costs_while_one_of_them_is_open(unit: str) -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(1, 3, 8, 8)
+    gated = attach_gates(OneForTwo(), images, "layer")
+    expected = ExpectedCost(gated.structure, unit)  # type: ignore[arg-type]
+    for opens in itertools.product([False, True], repeat=2):
+        masks = {name: torch.tensor([is_open]) for name, is_open in zip(gated.groups, opens, strict=True)}
+        counted = count_cost(extract(gated, masks), images)
+        assert float(expected(torch.tensor(opens))) == pytest.approx(getattr(counted, unit)), opens
