@@ -86,7 +86,8 @@ class Cutter:
         """Make the smaller layers and put them under the graph.
 
         Raises:
-            ConfigError: the output no longer depends on the input, or a layer that it needs has no channel left.
+            ConfigError: a group is closed and the output no longer depends on the input, or a layer that it needs has
+                no channel left.
         """
         self._check_path()
         root: dict[str, Any] = dict(self._extra)
@@ -187,12 +188,17 @@ class Cutter:
             return nn.Parameter(part.clone(), value.requires_grad), pairs
         return part.clone(), pairs
 
+    def _closes_a_group(self) -> bool:
+        kinds, places = self.structure.kinds, self.structure.group_slices
+        return any(kinds[name] != "branch" and not self.open_gates[place].any() for name, place in places.items())
+
     def _check_path(self) -> None:
         reached: set[fx.Node] = set()
         for node in self.graph.nodes:
             if node.op == "placeholder" or (node not in self._constants and reached & set(node.all_input_nodes)):
                 reached.add(node)
-        if not any(node.op == "output" and node in reached for node in self.graph.nodes):
+        has_path = any(node.op == "output" and node in reached for node in self.graph.nodes)
+        if not has_path and self._closes_a_group():  # else what is read of each group is closed: exact, if of no use
             raise ConfigError(
                 f"a cut network needs a path from its input to its output, but these masks keep "
                 f"{int(self.open_gates[:-1].sum())} of {len(self.open_gates) - 1} gates and no path; keep at least one "

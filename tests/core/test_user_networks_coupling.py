@@ -267,3 +267,16 @@ def test_what_works_by_elements_passes_gates_on(
     gated = gate(Network(forward, a=conv(3), b=conv(8), h=head(), **layers))
     assert set(gated.groups) == gated_layers
     check_gated(gated)
+
+
+def every_second_channel(s: Any, x: Tensor) -> Tensor:
+    return s.h(s.b(relu(s.a(x))[:, ::2]))
+
+
+def test_a_group_of_which_only_unread_channels_are_kept_is_cut_to_what_the_gated_network_says() -> None:
+    gated = gate(Network(every_second_channel, a=conv(3), b=conv(4), h=head()))
+    kept = torch.zeros(8, dtype=torch.bool)
+    kept[3] = True
+    verify(gated, extract(gated, {"a": kept}), IMAGES, 1e-10)
+    with pytest.raises(ConfigError, match="at least one channel per group"):
+        extract(gated, {"a": torch.zeros(8, dtype=torch.bool)})
