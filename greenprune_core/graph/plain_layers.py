@@ -16,6 +16,8 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torch.nn import functional
 
+from greenprune_core.errors import UnsupportedNetworkError
+
 _TRACING_ERRORS = (TraceError, TypeError, RuntimeError, ValueError, LookupError, AttributeError, AssertionError)
 _NO_BEHAVIOUR = {"__init__", "reset_parameters", "__repr__", "extra_repr", "__doc__", "__module__", "__qualname__"}
 _NO_BEHAVIOUR |= {"__annotations__", "__firstlineno__", "__static_attributes__", "__constants__"}
@@ -69,6 +71,9 @@ def restore_layers(traced: fx.GraphModule, network: nn.Module) -> None:
     Args:
         traced: the graph of the network in evaluation mode; changed.
         network: what was traced; left as it was.
+
+    Raises:
+        UnsupportedNetworkError: a batch normalisation that is no layer is told by `self.training` what to do.
     """
     for node in list(traced.graph.nodes):
         for call in _CALLS.get(node.target, ()) if node.op == "call_function" else ():
@@ -80,7 +85,25 @@ def restore_layers(traced: fx.GraphModule, network: nn.Module) -> None:
                     layer = traced.graph.call_module(name, (arguments["input"],))
                 node.replace_all_uses_with(layer)
                 traced.graph.erase_node(node)
+    for node in traced.graph.nodes:
+        if node.target is functional.batch_norm:
+            _check_trains_as_traced(node, network)
     traced.recompile()
+
+
+def _check_trains_as_traced(node: fx.Node, network: nn.Module) -> None:
+    """Refuse a function that normalises by its batch in training: traced in evaluation mode, it never would."""
+    arguments = dict(zip(_NORM, node.args, strict=False)) | dict(node.kwargs)
+    statistics = arguments.get("running_mean")
+    if not isinstance(statistics, fx.Node) or statistics.op != "get_attr":
+        return  # by the batch in evaluation mode too
+    owner = str(statistics.target).rpartition(".")[0]
+    if _trains(network.get_submodule(owner)):
+        raise UnsupportedNetworkError(
+            "a batch normalisation that follows train() is a layer, but "
+            f"{owner or type(network).__name__} calls the function with tensors of its own ({node.name}); use "
+            "torch.nn.BatchNorm2d or a class derived from it"
+        )
 
 
 def _owner(network: nn.Module, call: _Call, arguments: dict[str, Any]) -> str | None:
@@ -115,7 +138,7 @@ def _trains(module: Any) -> bool:
         return False
     calls = [node for node in graph.nodes if node.target is functional.batch_norm]
     bound = [inspect.signature(functional.batch_norm).bind(*node.args, **node.kwargs).arguments for node in calls]
-    return [arguments.get("training", False) for arguments in bound] == [True]
+    return any(arguments.get("training", False) is True for arguments in bound)
 
 
 def _put_layer(traced: fx.GraphModule, network: nn.Module, name: str, kind: type[nn.Module]) -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import relu
 from user_networks import Network, head
 
 from greenprune_core.cost import ExpectedCost, count_cost
+from greenprune_core.errors import UnsupportedNetworkError
 from greenprune_core.extract import extract
 
 
@@ -109,7 +110,8 @@ class Standardised(nn.Conv2d):
     """Its weight is computed, so none of it can be cut."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        weight = functional.batch_norm(self.weight.flatten(1)[None], None, None, training=True)
+        weight = weight.reshape_as(self.weight)
         return functional.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
@@ -143,3 +145,23 @@ def test_what_a_branch_asserts_keeps_nothing_of_it_when_it_is_closed() -> None:
     static = extract(gated, {branch: torch.tensor([False])})
     expected = ExpectedCost(gated.structure)(torch.zeros(1))
     assert count_cost(static, IMAGES[:1]).macs == int(expected)
+
+
+class OwnNorm(nn.Module):
+    """Batch normalisation written by hand."""
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("var", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.batch_norm(x, self.mean, self.var, training=self.training)
+
+
+def test_a_batch_norm_that_would_not_train_as_written_is_refused() -> None:
+    with pytest.raises(UnsupportedNetworkError, match=r"is a layer, but norm calls .*; use torch\.nn\.BatchNorm2d"):
+        check_cuts(network(OwnNorm()))
