@@ -22,7 +22,11 @@ def replace_drop_paths(network: nn.Module, example_input: Tensor) -> None:
 
     What drops all images of a batch together, or does not scale the others, is left as it is.
     """
-    found = {name: rate for name, module in network.named_modules() if (rate := _rate_of(module))}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if is_of_torchvision(module) and getattr(module, "p", None) == 0:  # of the first of many branches
+            network.set_submodule(name, nn.Identity().eval())
+    named = network.named_modules(remove_duplicate=False)
+    found = {name: rate for name, module in named if (rate := _rate_of(module))}
     if not found:
         return
     n_axes: dict[str, set[int]] = {name: set() for name in found}
@@ -39,6 +43,11 @@ def replace_drop_paths(network: nn.Module, example_input: Tensor) -> None:
     for name, rate in found.items():
         if len(n_axes[name]) == 1 and (n := n_axes[name].pop()) <= _MOST_AXES:
             network.set_submodule(name, _DropImages(rate, n))
+
+
+def is_of_torchvision(module: nn.Module) -> bool:
+    """Tell whether a layer is torchvision's own; by name, as importing it takes seconds."""
+    return type(module).__module__ == "torchvision.ops.stochastic_depth"
 
 
 class _DropImages(nn.Module):

@@ -16,7 +16,7 @@ from torch.fx.proxy import TraceError
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
 from greenprune_core.graph.calls import write_by_position
-from greenprune_core.graph.drop_paths import replace_drop_paths
+from greenprune_core.graph.drop_paths import is_of_torchvision, replace_drop_paths
 from greenprune_core.graph.in_place import hand_on_values
 from greenprune_core.graph.parameter_views import write_out_parameter_views
 from greenprune_core.graph.plain_layers import rename_derived_layers, restore_layers
@@ -133,7 +133,7 @@ class _Recorder(fx.Interpreter):
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # StochasticDepth reads `self.training` in its forward, which tracing would freeze.
-        if type(m).__module__ == "torchvision.ops.stochastic_depth":
+        if is_of_torchvision(m):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 

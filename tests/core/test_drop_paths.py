@@ -90,6 +90,11 @@ def test_torchvision_draws_the_same_images() -> None:
     torch.testing.assert_close(*answers)
 
 
+def test_a_branch_that_is_dropped_at_no_rate_is_saved_too(tmp_path: Path) -> None:
+    static = extract(check_cuts(network(StochasticDepth(0.0, "row"))), {})
+    save_subnetwork(tmp_path, static, IMAGES[:1], {})
+
+
 @pytest.mark.parametrize("drop", [StochasticDepth(0.2, "row"), DropPath(0.2)])
 def test_a_network_with_stochastic_depth_is_saved_as_layers_of_torch(drop: nn.Module, tmp_path: Path) -> None:
     static = extract(check_cuts(network(drop), "both"), {})
