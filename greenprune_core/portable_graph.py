@@ -182,7 +182,7 @@ def _rebuild_node(graph: fx.Graph, node: Mapping[str, Any], nodes: Mapping[str, 
             )
     elif operation in ("call_module", "get_attr", "placeholder", "output"):
         for part in target.split("."):
-            _identifier(f"_{part}".replace("-", "_"))  # torchvision has layers like block1-0
+            _identifier(f"_{part.replace('-', '_')}")  # fx writes a layer's name with a dash as a quoted text
     else:
         raise _refuse(
             "a node is a call, an attribute, an input or the output", "one of them", operation, "save it again"

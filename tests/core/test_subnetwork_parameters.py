@@ -1,5 +1,6 @@
 """Parameters of a saved network: their type, and which of them are one."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,17 @@ def test_a_network_is_loaded_in_the_type_of_its_weights(tmp_path: Path, dtype: t
 def test_whatever_is_followed_through_a_network_can_be_saved() -> None:
     assert [kind for kind in FUNCTIONS if kind not in portable_graph._functions().values()] == []
     assert [name for name in METHODS if hasattr(Tensor, name) and name not in portable_graph._METHODS.split()] == []
+
+
+def test_layers_with_a_dash_in_their_names_are_saved(tmp_path: Path) -> None:
+    network = nn.Sequential(OrderedDict([("stem-0", conv(3)), ("head-1", head())]))
+    save_subnetwork(tmp_path, network, IMAGES[:1], {})
+    assert torch.equal(load_subnetwork(tmp_path)(IMAGES), network(IMAGES))
+
+
+def test_a_name_that_would_be_code_is_refused() -> None:
+    network = fx.symbolic_trace(nn.Sequential(OrderedDict([("a-0", conv(3))])))
+    description = describe(network)
+    next(node for node in description["nodes"] if node["op"] == "call_module")["target"] = 'a-0"), print("'
+    with pytest.raises(UnsupportedNetworkError, match="is an identifier"):
+        rebuild(description, network.state_dict())
