@@ -110,7 +110,7 @@ def _lay_out_plainly(network: nn.Module) -> None:
 
 
 def _leave_out_stochastic_depth(network: nn.Module) -> None:
-    """Put in its place what it is in evaluation mode: it is torchvision's, and files hold layers of torch.nn only."""
+    """Put in the place of what tracing left of it what it is in evaluation mode: files hold layers of torch.nn only."""
     for name, module in list(network.named_modules()):
         if type(module).__module__ == "torchvision.ops.stochastic_depth":
             network.set_submodule(name, nn.Identity())
