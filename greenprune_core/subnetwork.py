@@ -84,7 +84,8 @@ def load_subnetwork(folder: str | Path) -> fx.GraphModule:
     verify_files(folder, read_card(folder))
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         header = file.metadata() or {}
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+        # cloned: in a file a tensor begins anywhere, and kernels give other last digits where it is not aligned
+        weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     if _HEADER_KEY not in header:
         raise ConfigError(f"{WEIGHTS} holds the network's description, but that in {folder} does not; save it again")
     return rebuild(json.loads(header[_HEADER_KEY]), weights)
