@@ -45,6 +45,9 @@ _ARGUMENT_FROM: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
+_OWN = "write the network with layers and functions of torch"
+
+
 def describe(network: fx.GraphModule) -> dict[str, Any]:
     """Return the description of a network, fit for JSON.
 
@@ -177,9 +180,7 @@ def _rebuild_node(graph: fx.Graph, node: Mapping[str, Any], nodes: Mapping[str, 
             raise _refuse("a graph reads only shapes of tensors", _ATTRIBUTES, args[1:], "save the network again")
     elif operation == "call_method":
         if target not in _METHODS.split():
-            raise _refuse(
-                "a graph calls only pure methods of tensors", "a listed one", target, "add it to portable_graph"
-            )
+            raise _refuse("a graph calls only pure methods of tensors", "a listed one", target, _OWN)
     elif operation in ("call_module", "get_attr", "placeholder", "output"):
         for part in target.split("."):
             _identifier(f"_{part.replace('-', '_')}")  # fx writes a layer's name with a dash as a quoted text
@@ -210,13 +211,14 @@ def _function_name(function: Any) -> str:
     for name, known in _functions().items():
         if known is function:
             return name
-    raise _refuse("a graph calls only pure functions of torch", "a listed one", function, "add it to portable_graph")
+    name = f"{getattr(function, '__module__', None)}.{getattr(function, '__qualname__', function)}"
+    raise _refuse("a graph calls only pure functions of torch", "a listed one", name, _OWN)
 
 
 def _function(name: str) -> Callable[..., Any]:
     functions = _functions()
     if name not in functions:
-        raise _refuse("a graph calls only pure functions of torch", "a listed one", name, "add it to portable_graph")
+        raise _refuse("a graph calls only pure functions of torch", "a listed one", name, _OWN)
     return functions[name]
 
 

@@ -21,6 +21,8 @@ from torch import fx, nn
 from greenprune_core.artefact import CARD, PROGRAM, WEIGHTS, hash_file, verify_files, write_aside
 from greenprune_core.card import CARD_VERSION, check_card, read_card
 from greenprune_core.errors import ConfigError, VerificationError
+from greenprune_core.extract import extract
+from greenprune_core.gates import GatedNetwork
 from greenprune_core.portable_graph import describe, rebuild
 
 _HEADER_KEY = "greenprune.network"
@@ -70,11 +72,22 @@ def save_subnetwork(
     return full
 
 
+def check_savable(gated: GatedNetwork) -> None:
+    """Find out before a training whether what it ends with can be saved.
+
+    Raises:
+        UnsupportedNetworkError: the network holds what the description of a saved one cannot.
+    """
+    whole = extract(gated, {name: torch.ones(n, dtype=torch.bool) for name, n in gated.groups.items()})
+    _leave_out_stochastic_depth(whole)
+    describe(whole)
+
+
 def load_subnetwork(folder: str | Path) -> fx.GraphModule:
     """Return the eager network, in evaluation mode; it can be trained further, changed and exported.
 
     It takes raw images in [0, 1], float [N, C, H, W], and gives logits. The hashes on the card are checked first.
-    Stochastic depth was left out at saving, since torch.nn has none.
+    Stochastic depth of whole batches was left out at saving, since torch.nn has none; of single images it is a dropout.
 
     Raises:
         ConfigError: a file is missing or its hash is not the card's.

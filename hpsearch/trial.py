@@ -24,7 +24,7 @@ from greenprune_core.cost.training import TrainingPart, estimate_training_energy
 from greenprune_core.data import ImageData
 from greenprune_core.one_pass import OnePassResult, advance, finished, start
 from greenprune_core.state import TrainingState, example_images
-from greenprune_core.subnetwork import save_subnetwork
+from greenprune_core.subnetwork import check_savable, save_subnetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,7 @@ class TrialRun:
 
     Raises:
         ConfigError: a setting, the data or the network does not fit.
+        UnsupportedNetworkError: the network cannot be gated, or what is left of it could not be saved.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class TrialRun:
         self.folder = folder
         self.started_at = datetime.now(UTC)
         self._state = start(config, network, data, data_dir=data_dir, device=device)
+        check_savable(self._state.gated)
 
     @classmethod
     def restore(

@@ -109,7 +109,8 @@ class Cutter:
         for target, (bias, pairs_of_bias) in self._folded.items():
             root[target], slices[target] = bias, pairs_of_bias
         for copy in self.graph.nodes:
-            copy.meta.clear()
+            # of all notes only this one is read later: without it unpickling would trace into what torch.fx.wrap names
+            copy.meta = {name: value for name, value in copy.meta.items() if name == "is_wrapped"}
         self.graph.lint()
         static = fx.GraphModule(root, self.graph, class_name=type(self.dense).__name__)
         self._tie(static)

@@ -1,17 +1,20 @@
 """Networks whose forward has further parameters, and that call operations their own way, are gated or refused."""
 
+import pickle
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from exact_cuts import check_cuts
 from small_pass import SMALL
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.extract import extract
 from greenprune_core.gates import attach_gates
 from greenprune_core.one_pass import train_one_pass
+from greenprune_core.subnetwork import check_savable
 
 
 class Layers(nn.Module):
@@ -24,6 +27,19 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.d(self.between(functional.relu(self.a(x)))).mean((2, 3)))
+
+
+def brighter(x: Tensor) -> Tensor:
+    """A function that tracing cannot look into, as its way depends on the data."""
+    return x + 1 if x.mean() < 100 else x
+
+
+fx.wrap("brighter")
+
+
+class Wrapping(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(brighter(x))
 
 
 class Masked(Layers):
@@ -88,3 +104,18 @@ def test_the_old_weight_norm_is_refused_with_the_way_to_the_new_one() -> None:
         attach_gates(network, torch.zeros(1, 3, 8, 8))
     with pytest.raises(UnsupportedNetworkError, match=way):
         train_one_pass(SMALL, network)
+
+
+def test_a_cut_network_with_a_function_that_is_not_traced_into_comes_back_from_a_pickle() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    gated = attach_gates(Wrapping(), images)
+    static = extract(gated, {name: torch.arange(n) < n // 2 for name, n in gated.groups.items()}).eval()
+    again = pickle.loads(pickle.dumps(static))
+    assert torch.equal(again(images), static(images))
+
+
+def test_what_could_not_be_saved_at_the_end_is_told_before_the_training() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    check_savable(attach_gates(Layers(), images))
+    with pytest.raises(UnsupportedNetworkError, match=r"functions of torch .*test_user_networks_calls\.brighter"):
+        check_savable(attach_gates(Wrapping(), images))

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch import fx, nn
 
 from greenprune_core.config import (
     BudgetConfig,
@@ -17,7 +18,7 @@ from greenprune_core.config import (
     PhaseConfig,
     TrialConfig,
 )
-from greenprune_core.errors import ConfigError
+from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.subnetwork import load_subnetwork
 from hpsearch.archive import SCHEMA, read_trials, write_trial
 from hpsearch.storage import RunStorage
@@ -131,3 +132,21 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_never_runs(tmp_pat
     with pytest.raises(ConfigError, match="start anew"):
         TrialRun.restore(path, CONFIG, tmp_path / "sub")
     assert not proof.exists()
+
+
+def doubled(x):
+    return 2 * x
+
+
+fx.wrap("doubled")
+
+
+class OwnFunction(nn.Sequential):
+    def forward(self, x):
+        return super().forward(doubled(x))
+
+
+def test_a_network_whose_remains_could_not_be_saved_is_refused_before_it_trains(tmp_path):
+    network = OwnFunction(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    with pytest.raises(UnsupportedNetworkError, match=r"but got .*test_trial\.doubled"):
+        TrialRun(CONFIG, tmp_path, network=network)
