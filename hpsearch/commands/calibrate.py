@@ -11,29 +11,26 @@ from rich.table import Table
 
 from greenprune_core.cost.profile import DeviceProfile, check_name, profile_from_dict
 from greenprune_core.errors import ConfigError
-from greenprune_core.measure.choose import METERS
-from hpsearch.commands.measure import check_device, check_power, use_threads
+from hpsearch.commands.measure import (
+    batch_sizes_option,
+    check_device,
+    check_power,
+    device_option,
+    meter_option,
+    threads_option,
+    use_threads,
+)
 
 
 @click.command("calibrate")
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="Where it goes.")
 @click.option("--name", default=None, help="Name of the profile; default the file's.")
-@click.option(
-    "--meter", "meter_name", type=click.Choice(METERS), default="auto", show_default=True, help="What counts."
-)
+@meter_option
 @click.option("--power-w", type=float, help="No counter: joules are this power times the modelled time.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of a processor's arithmetic; torch's own choice.")
+@device_option
+@threads_option
 @click.option("--minutes", type=float, default=8.0, show_default=True, help="How long, at most 10.")
-@click.option(
-    "--batch-size",
-    "batch_sizes",
-    type=int,
-    multiple=True,
-    default=(1, 256),
-    show_default=True,
-    help="Images per pass; repeatable.",
-)
+@batch_sizes_option
 @click.option("--quick", is_flag=True, help="A few seconds, to see that it works; the figures say little.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(

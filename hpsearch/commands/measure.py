@@ -12,6 +12,24 @@ from greenprune_core.measure.choose import METERS
 from hpsearch.search_run import open_run
 from hpsearch.units import ENERGY, TIME, show
 
+# what calibrate asks too
+meter_option = click.option(
+    "--meter", "meter_name", type=click.Choice(METERS), default="auto", show_default=True, help="What counts."
+)
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of a processor's arithmetic; torch's own choice."
+)
+batch_sizes_option = click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=int,
+    multiple=True,
+    default=(1, 256),
+    show_default=True,
+    help="Images per pass; repeatable.",
+)
+
 
 @click.command("measure")
 @click.argument("run")
@@ -22,21 +40,11 @@ from hpsearch.units import ENERGY, TIME, show
     metavar="ID",
     help="Measure this trial, repeatable; default the front and its controls.",
 )
-@click.option(
-    "--meter", "meter_name", type=click.Choice(METERS), default="auto", show_default=True, help="What counts."
-)
+@meter_option
 @click.option("--power-w", type=float, help="No counter: turn time into joules of this power, labelled time*power.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of a processor's arithmetic; torch's own choice.")
-@click.option(
-    "--batch-size",
-    "batch_sizes",
-    type=int,
-    multiple=True,
-    default=(1, 256),
-    show_default=True,
-    help="Images per pass; repeatable.",
-)
+@device_option
+@threads_option
+@batch_sizes_option
 @click.option("--min-seconds", type=float, default=3.0, show_default=True, help="Shortest time per network and batch.")
 @click.option("--windows", type=int, default=20, show_default=True, help="Fewest windows per network and batch.")
 def command(
