@@ -51,7 +51,7 @@ class Setting:
     base: TrialConfig
     n_seeds: int
     is_full: bool = True
-    """Whether all arms run, or only dense, ours by channels and uniform width, at half and at a quarter."""
+    """Whether all arms run, or only dense, ours by channels and uniform width, at 0.75, a half and a quarter."""
     control_shape: LearningRateShape = "hold_then_cosine"
     """Course of the learning rate of whatever is not ours: by default that of ours."""
 
@@ -91,7 +91,7 @@ SCALES: dict[str, dict[str, Setting]] = {
 def plan(is_full: bool, with_oto: bool) -> list[str]:
     """List the arms, as they stand in the table."""
     if not is_full:
-        return ["dense", *(arm for target in (0.5, DEEP) for arm in _channel_arms(target)), FEW_PARAMETERS]
+        return ["dense", *(arm for target in (0.75, 0.5, DEEP) for arm in _channel_arms(target)), FEW_PARAMETERS]
     ours = [f"ours/{target}/{granularity}" for target in TARGETS for granularity in GRANULARITIES]
     uniform = [f"uniform/{target}/{kind}" for target in TARGETS for kind in ("epochs", "cost")]
     after = [f"{name}/0.5" for name in ("random_mask", "found_shape", "slimming", "magnitude", "depgraph")]
