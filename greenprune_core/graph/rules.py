@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from greenprune_core.graph import layout
 from greenprune_core.graph.attention import HEADS
@@ -38,6 +39,8 @@ def per_channel(flow: Flow, node: fx.Node) -> Worn:
     n_channels = getattr(module, "num_features", None) or module.num_parameters
     if n_channels == 1:
         return passes(flow, node)
+    if isinstance(module, _InstanceNorm) and _reads_one_image(flow, node):
+        return unfollowed(flow, node)
     worn = passes(flow, node)
     assert isinstance(worn, np.ndarray)
     channels = along(worn, 0, n_channels)
@@ -50,9 +53,15 @@ def per_channel(flow: Flow, node: fx.Node) -> Worn:
 def pools(flow: Flow, node: fx.Node) -> Worn:
     """Pass on the labels through an operation over the spatial axes, which are all but the first after the batch."""
     worn = passes(flow, node)
-    if not is_tensor(node) or not isinstance(worn, np.ndarray) or varying_axes(worn) not in ((), (0,)):
-        return unfollowed(flow, node)
-    return worn
+    is_spatial = isinstance(worn, np.ndarray) and varying_axes(worn) in ((), (0,)) and not _reads_one_image(flow, node)
+    return worn if is_tensor(node) and is_spatial else unfollowed(flow, node)
+
+
+def _reads_one_image(flow: Flow, node: fx.Node) -> bool:
+    """Tell whether a layer takes its input for a single image: `max_pool1d` of a tensor (N, C) pools its channels."""
+    kind = type(flow.module(node)).__name__ if node.op == "call_module" else str(getattr(node.target, "__name__", ""))
+    n_sides = int(kind[-2]) if kind.endswith("d") and kind[-2].isdigit() else 0
+    return len(tensor_inputs(node)[0].meta["shape"]) < n_sides + 2
 
 
 def convolution(flow: Flow, node: fx.Node) -> Worn:
