@@ -23,9 +23,13 @@ from greenprune_core.graph.plain_layers import rename_derived_layers, restore_la
 from greenprune_core.graph.rows import note_rows
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
+    torch.dropout: nn.Dropout,
     nn.functional.dropout: nn.Dropout,
+    nn.functional.dropout1d: nn.Dropout1d,
     nn.functional.dropout2d: nn.Dropout2d,
+    nn.functional.dropout3d: nn.Dropout3d,
     nn.functional.alpha_dropout: nn.AlphaDropout,
+    nn.functional.feature_alpha_dropout: nn.FeatureAlphaDropout,
 }
 
 
@@ -267,7 +271,7 @@ def _replace_functional_dropout(traced: fx.GraphModule) -> None:
         if kind is None:
             continue
         arguments = dict(zip(("input", "p", "training", "inplace"), node.args, strict=False)) | dict(node.kwargs)
-        if arguments.get("training", True):
+        if arguments.get("training", arguments.get("train", True)):
             continue  # always on, also in evaluation: as its author wrote it
         name = f"{node.name}_module"
         traced.add_submodule(name, kind(arguments.get("p", 0.5)))

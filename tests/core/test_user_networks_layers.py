@@ -1,14 +1,15 @@
-"""Layers of torch as people call them: on inputs with fewer axes, in training only, with attention over images."""
+"""Layers and functions of torch as people call them: on fewer axes, in training only, with attention over images."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from exact_cuts import check_gated
+import torch
+from exact_cuts import IMAGES, check_gated
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
-from user_networks import Network, conv, gate
+from user_networks import Network, conv, gate, head
 
 Function = Callable[[Any, Tensor], Tensor]
 
@@ -37,4 +38,42 @@ def test_channels_are_left_open_where_a_layer_takes_them_for_places(name: str) -
     gated = gate(Network(forward, **layers, **({} if layer is None else {"layer": layer})))
     assert set(gated.groups) == {"a"}
     assert "not followed" in gated.not_gated["b"]
+    check_gated(gated)
+
+
+def dropped(function: Callable[..., Tensor], **more: Any) -> Function:
+    return lambda s, x: s.h(s.b(function(relu(s.a(x)), 0.5, s.training, **more)))
+
+
+def dropped_volumes(s: Any, x: Tensor) -> Tensor:
+    return s.h(s.b(functional.dropout3d(relu(s.a(x)).unsqueeze(2), 0.5, s.training).squeeze(2)))
+
+
+def dropped_sequences(s: Any, x: Tensor) -> Tensor:
+    return s.h(s.b(functional.dropout1d(relu(s.a(x)).flatten(2), training=s.training).unflatten(2, (8, 8))))
+
+
+DROPOUTS: dict[str, Function] = {
+    "dropout": dropped(functional.dropout),
+    "dropout2d": dropped(functional.dropout2d),
+    "alpha_dropout": dropped(functional.alpha_dropout),
+    "feature_alpha_dropout": dropped(functional.feature_alpha_dropout),
+    "torch.dropout": dropped(torch.dropout),
+    "torch.dropout by name": lambda s, x: s.h(s.b(torch.dropout(relu(s.a(x)), p=0.5, train=s.training))),
+    "dropout1d": dropped_sequences,
+    "dropout3d": dropped_volumes,
+}
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_every_functional_dropout_drops_in_training_what_the_network_drops(name: str) -> None:
+    network = Network(DROPOUTS[name], a=conv(3), b=conv(8), h=head())
+    gated = gate(network)
+    assert set(gated.groups) == {"a", "b"}
+    outputs = []
+    for one in (network.train(), gated.train()):
+        torch.manual_seed(0)
+        outputs.append(one(IMAGES.clone()))
+    torch.testing.assert_close(outputs[0], outputs[1])
+    assert not torch.allclose(outputs[0], network.eval()(IMAGES))
     check_gated(gated)
