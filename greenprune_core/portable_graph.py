@@ -20,13 +20,19 @@ from greenprune_core.errors import UnsupportedNetworkError
 FORMAT = 1
 """Version of the description."""
 
-_OPERATORS = "add sub mul truediv floordiv mod pow neg getitem matmul iadd isub imul itruediv eq ne lt le gt ge"
+_OPERATORS = """
+add sub mul truediv floordiv mod pow neg pos getitem matmul iadd isub imul itruediv eq ne lt le gt ge and_ or_
+xor invert
+"""
 _TORCH = """
 add sub mul div true_divide matmul bmm cat concat stack chunk split flatten unflatten reshape permute transpose
 unsqueeze squeeze relu sigmoid tanh mean sum amax amin clamp sqrt rsqrt exp square pow zeros_like ones_like
 channel_shuffle pixel_shuffle roll narrow index_select where softmax cumsum arange tile var
 clone abs neg log log1p expm1 reciprocal sin cos erf floor round nan_to_num maximum minimum log_softmax swapaxes
 unbind einsum addcmul addmm baddbmm flip movedim max min norm std zeros ones full linspace
+concatenate hstack vstack outer tensordot prod cumprod logsumexp argmax argmin topk gather masked_fill repeat_interleave
+sign ceil trunc tan atan sinh cosh logical_and logical_or logical_not isfinite isnan any all full_like tril triu eq ne
+lt le gt ge var_mean std_mean lerp addcdiv floor_divide remainder
 """
 _METHODS = """
 add sub mul div matmul bmm view reshape flatten unflatten permute transpose contiguous size dim mean sum amax amin
@@ -34,11 +40,13 @@ chunk split unsqueeze squeeze expand expand_as repeat relu sigmoid tanh softmax 
 type_as t masked_fill add_ sub_ mul_ div_ relu_ clone detach pow sqrt rsqrt exp square new_zeros new_ones unbind
 abs neg log log1p expm1 reciprocal sin cos erf floor round nan_to_num true_divide maximum minimum log_softmax swapaxes
 ndimension numel view_as reshape_as flip movedim max min norm std roll
+unfold repeat_interleave prod cumprod cumsum logsumexp argmax argmin topk gather sign ceil trunc clamp_min clamp_max
+clip eq ne lt le gt ge any all logical_not bool int long half double bfloat16 new_full var tril triu tile mm mv
 """
 _ATTRIBUTES = ("shape", "dtype", "device", "ndim", "T", "mT")
 _ARGUMENT_FROM: dict[str, Callable[[nn.Module], Any]] = {
     # constructor arguments that a layer keeps under another name or in another form
-    "bias": lambda layer: getattr(layer, "bias", getattr(layer, "in_proj_bias", None)) is not None,
+    "bias": lambda layer: _has_one(getattr(layer, "bias", getattr(layer, "in_proj_bias", None))),
     "add_bias_kv": lambda layer: getattr(layer, "bias_k", None) is not None,
     "padding": lambda layer: _as_plain(layer.padding),
     "output_padding": lambda layer: _as_plain(layer.output_padding),
@@ -123,9 +131,7 @@ def _describe_layer(name: str, layer: nn.Module) -> dict[str, Any]:
             "a portable network is made of layers of torch.nn", "torch.nn", f"{name}: {type(layer)}", "trace into it"
         )
     arguments = {}
-    for argument, parameter in inspect.signature(type(layer).__init__).parameters.items():
-        if argument in ("self", "device", "dtype"):
-            continue
+    for argument, parameter in _constructor_of(layer).items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue  # nn.Identity takes anything and keeps nothing
         if argument in _ARGUMENT_FROM:
@@ -137,6 +143,24 @@ def _describe_layer(name: str, layer: nn.Module) -> dict[str, Any]:
                 "a layer keeps its constructor's arguments", argument, f"{name}: {layer}", "use another layer"
             )
     return {"kind": kind, "arguments": arguments}
+
+
+def _constructor_of(layer: nn.Module) -> dict[str, inspect.Parameter]:
+    """Return the arguments that a layer is made with, but for its device and type."""
+    left_out = {"self", "device", "dtype"}
+    is_recurrent = isinstance(layer, nn.RNNBase)
+    parameters = inspect.signature(nn.RNNBase.__init__ if is_recurrent else type(layer).__init__).parameters
+    own: dict[str, inspect.Parameter] = {}
+    if is_recurrent:  # each kind hands on what it is given, and refuses what belongs to another
+        left_out |= {"mode"} if isinstance(layer, nn.LSTM) else {"mode", "proj_size"}
+    if isinstance(layer, nn.RNN):
+        own["nonlinearity"] = inspect.Parameter("nonlinearity", inspect.Parameter.KEYWORD_ONLY)
+    return {name: parameter for name, parameter in parameters.items() if name not in left_out} | own
+
+
+def _has_one(bias: Any) -> bool:
+    """Tell whether a layer has a bias: most keep the tensor or None, cells of recurrent layers what they were told."""
+    return bias if isinstance(bias, bool) else bias is not None
 
 
 def _rebuild_layer(layer: Mapping[str, Any]) -> nn.Module:
@@ -281,7 +305,7 @@ def _place_tensor(root: nn.Module, name: str, kind: str, weights: Mapping[str, t
         root = root.get_submodule(part)
     value = weights[name].clone()
     if kind == "parameter":
-        root.register_parameter(leaf, nn.Parameter(value))
+        root.register_parameter(leaf, nn.Parameter(value, value.is_floating_point()))
     else:
         root.register_buffer(leaf, value)
 

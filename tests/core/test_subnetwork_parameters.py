@@ -1,6 +1,8 @@
 """Parameters of a saved network: their type, and which of them are one."""
 
+import json
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from user_networks import conv, head
 
 from greenprune_core import portable_graph
 from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.extract import extract, verify
+from greenprune_core.gates import attach_gates
 from greenprune_core.graph.operators import FUNCTIONS, METHODS
 from greenprune_core.portable_graph import describe, rebuild
 from greenprune_core.subnetwork import load_subnetwork, save_subnetwork
@@ -68,6 +72,46 @@ def test_a_network_is_loaded_in_the_type_of_its_weights(tmp_path: Path, dtype: t
 def test_whatever_is_followed_through_a_network_can_be_saved() -> None:
     assert [kind for kind in FUNCTIONS if kind not in portable_graph._functions().values()] == []
     assert [name for name in METHODS if hasattr(Tensor, name) and name not in portable_graph._METHODS.split()] == []
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "LSTM": lambda: nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True, proj_size=2),
+    "GRU": lambda: nn.GRU(3, 4, bias=False, dropout=0.0),
+    "RNN": lambda: nn.RNN(3, 4, nonlinearity="relu"),
+    "LSTMCell": lambda: nn.LSTMCell(3, 4, bias=False),
+    "GRUCell": lambda: nn.GRUCell(3, 4),
+    "Embedding": lambda: nn.Embedding(9, 4, padding_idx=0, max_norm=1.0),
+    "MultiheadAttention": lambda: nn.MultiheadAttention(8, 2, bias=False, add_bias_kv=True, kdim=4, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer_is_made_again_with_the_arguments_that_it_was_made_with(kind: str) -> None:
+    layer = LAYERS[kind]()
+    again = portable_graph._rebuild_layer(json.loads(json.dumps(portable_graph._describe_layer(kind, layer))))
+    assert repr(again) == repr(layer)
+    again.load_state_dict(layer.state_dict())
+
+
+class Reading(nn.Module):
+    """A convolution, a recurrent layer over its columns, and rows of a table that is indexed by whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.read, self.h = conv(3), conv(8), nn.GRU(8, 6, batch_first=True), nn.Linear(6, 5)
+        self.order = nn.Parameter(torch.arange(7, -1, -1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.b(torch.relu(self.a(x)))).mean(2).index_select(2, self.order)
+        return self.h(self.read(x.transpose(1, 2))[0].logsumexp(1))
+
+
+def test_a_network_with_a_recurrent_layer_and_a_parameter_of_whole_numbers_is_cut_and_saved(tmp_path: Path) -> None:
+    gated = attach_gates(Reading().eval(), IMAGES[:1])
+    static = extract(gated, {"a": torch.arange(8) % 2 == 0})
+    verify(gated, static, IMAGES)
+    save_subnetwork(tmp_path, static, IMAGES[:1], {})
+    assert torch.equal(load_subnetwork(tmp_path)(IMAGES), static(IMAGES))
 
 
 def test_layers_with_a_dash_in_their_names_are_saved(tmp_path: Path) -> None:
