@@ -15,12 +15,18 @@ from torch.nn import functional
 HEADS = "heads"
 """Mark (in `node.meta`) of the nodes that hold whole heads, on which all channels of a head share a gate."""
 
+_N_AXES = 3
+"""Of what attention reads: images, tokens and channels."""
+
 
 def write_out_attention(traced: fx.GraphModule) -> None:
     """Replace the attention layers of a graph by linear layers where nothing else than their output is used.
 
-    Layers with masks, dropout, extra key biases, other key sizes or the batch on the second axis stay as they are, and
-    are left dense.
+    Layers with masks, dropout, extra key biases, other key sizes, the batch on the second axis or none (with two axes
+    torch takes the images for the tokens of one) stay as they are, and are left dense.
+
+    Args:
+        traced: a graph with shapes; changed, its new nodes without shapes.
     """
     layers = {name: m for name, m in traced.named_modules() if type(m) is nn.MultiheadAttention}
     calls: dict[str, list[fx.Node]] = {}
@@ -43,6 +49,7 @@ def _is_plain(node: fx.Node, module: nn.MultiheadAttention) -> bool:
     )
     return (
         len(node.args) == 3
+        and all(len(source.meta["shape"]) == _N_AXES for source in node.args if isinstance(source, fx.Node))
         and not extras
         and uses_output_only
         and module.batch_first

@@ -71,6 +71,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     write_by_position(traced)
     _drop_dead_code(traced)
     _replace_functional_dropout(traced)
+    record_shapes(traced, example_input)  # attention is written out by the axes of what it reads
     write_out_attention(traced)
     _check_same(answer, traced, example_input)
     record_shapes(traced, example_input)

@@ -77,3 +77,16 @@ def test_every_functional_dropout_drops_in_training_what_the_network_drops(name:
     torch.testing.assert_close(outputs[0], outputs[1])
     assert not torch.allclose(outputs[0], network.eval()(IMAGES))
     check_gated(gated)
+
+
+def attention_over_images(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x)).mean((2, 3))
+    return s.h(relu(s.b(x + s.attend(x, x, x)[0])))
+
+
+def test_attention_whose_tokens_are_the_images_is_left_as_it_is() -> None:
+    attend = nn.MultiheadAttention(8, 2, batch_first=True)
+    gated = gate(Network(attention_over_images, a=conv(3), b=nn.Linear(8, 6), attend=attend, h=nn.Linear(6, 5)))
+    assert set(gated.groups) == {"b"}
+    assert isinstance(gated.network.get_submodule("attend"), nn.MultiheadAttention)
+    check_gated(gated)
