@@ -87,8 +87,10 @@ def copy_network(network: nn.Module) -> nn.Module:
     """Return a deep copy.
 
     Raises:
-        UnsupportedNetworkError: it holds a tensor that was computed, which torch does not copy.
+        UnsupportedNetworkError: it holds a tensor that was computed, or will hold one after a step of training, which
+            torch does not copy.
     """
+    _check_weights_are_no_results(network)
     try:
         return copy.deepcopy(network)
     except RuntimeError as error:
@@ -155,6 +157,18 @@ def _check_eager(network: nn.Module) -> None:
     inner = "the module that was scripted" if isinstance(network, torch.jit.ScriptModule) else _WRAPPERS.get(kind)
     if inner is not None:
         raise UnsupportedNetworkError(f"a network is traced before it is wrapped, but got {kind}; pass {inner}")
+
+
+def _check_weights_are_no_results(network: nn.Module) -> None:
+    """Refuse what can be copied now, and not after a step of training; the other norm of old is refused by copying."""
+    for name, module in network.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__module__ == "torch.nn.utils.spectral_norm":
+                raise UnsupportedNetworkError(
+                    f"a network is copied while it is trained, but {name} computes its weights by "
+                    "torch.nn.utils.spectral_norm, and torch copies none that were computed; use "
+                    "torch.nn.utils.parametrizations.spectral_norm"
+                )
 
 
 def _check_example(network: nn.Module, example_input: Tensor) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from exact_cuts import check_cuts
+from exact_cuts import IMAGES, check_cuts
 from small_pass import SMALL
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from user_networks import conv, head
 
 from greenprune_core.errors import UnsupportedNetworkError
-from greenprune_core.extract import extract
+from greenprune_core.extract import extract, verify
 from greenprune_core.gates import attach_gates
 from greenprune_core.one_pass import train_one_pass
 from greenprune_core.subnetwork import check_savable
@@ -104,6 +105,16 @@ def test_the_old_weight_norm_is_refused_with_the_way_to_the_new_one() -> None:
         attach_gates(network, torch.zeros(1, 3, 8, 8))
     with pytest.raises(UnsupportedNetworkError, match=way):
         train_one_pass(SMALL, network)
+
+
+def test_the_old_spectral_norm_is_refused_before_a_step_of_training_makes_it_impossible_to_copy() -> None:
+    network = nn.Sequential(conv(3), nn.utils.spectral_norm(conv(8)), conv(8), head())
+    with pytest.raises(UnsupportedNetworkError, match=r"but 1 computes.*parametrizations\.spectral_norm"):
+        attach_gates(network, IMAGES[:1].float())
+    network[1] = nn.utils.parametrizations.spectral_norm(conv(8))
+    gated = attach_gates(network.double(), IMAGES[:1])
+    gated.train()(IMAGES).sum().backward()
+    verify(gated, extract(gated, {}), IMAGES, 1e-10)
 
 
 def test_a_cut_network_with_a_function_that_is_not_traced_into_comes_back_from_a_pickle() -> None:
