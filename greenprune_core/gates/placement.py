@@ -19,6 +19,8 @@ from greenprune_core.graph.branches import Branch
 from greenprune_core.graph.flow import tensor_inputs
 from greenprune_core.graph.labels import LabelArray, varying_axes
 
+_N_AXES_OF_TOKENS = 3
+
 
 def place_gates(
     structure: ChannelStructure, make_gate: MakeGate, products: Products
@@ -77,15 +79,22 @@ class _Placement:
     def gate_branch(self, branch: Branch) -> None:
         """Multiply a branch before its addition; it decides on the value that the branch starts from."""
         first = min(branch.inside, key=self.order.__getitem__)
-        shape = branch.entry.meta["shape"]
+        axis = self._channel_axis(branch.entry)
         with self.graph.inserting_before(self.copies[first]):
-            self._decide(branch.name, self.copies[branch.entry], 1 if len(shape) != 3 else 2, None)
+            self._decide(branch.name, self.copies[branch.entry], axis, None)
         addition, operand = self.copies[branch.addition], self.copies[branch.branch]
         key = f"multiply_{len(self.modules)}"
         self.modules[key] = Multiply(0, None, self.products)
         with self.graph.inserting_before(addition):
             masked = self.graph.call_module(f"gates.{key}", (operand, self.decisions[branch.name][1]))
         addition.replace_input_with(operand, masked)
+
+    def _channel_axis(self, node: fx.Node) -> int:
+        """Return the axis that its layers made channels on, where that is known; else the usual one."""
+        array = self.structure.coupling.channels.get(node)
+        axes = () if array is None else varying_axes(array)
+        usual = 2 if len(node.meta["shape"]) == _N_AXES_OF_TOKENS else 1
+        return axes[0] + 1 if len(axes) == 1 else usual
 
     def finish(self) -> None:
         """Return the decisions beside the logits, in the order of the flat gate vector."""

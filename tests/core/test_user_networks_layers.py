@@ -11,6 +11,8 @@ from torch.nn import functional
 from torch.nn.functional import relu
 from user_networks import Network, conv, gate, head
 
+from greenprune_core.gates import HeadGate
+
 Function = Callable[[Any, Tensor], Tensor]
 
 
@@ -89,4 +91,40 @@ def test_attention_whose_tokens_are_the_images_is_left_as_it_is() -> None:
     gated = gate(Network(attention_over_images, a=conv(3), b=nn.Linear(8, 6), attend=attend, h=nn.Linear(6, 5)))
     assert set(gated.groups) == {"b"}
     assert isinstance(gated.network.get_submodule("attend"), nn.MultiheadAttention)
+    check_gated(gated)
+
+
+def sequences(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x.flatten(2)))
+    return s.h((x + s.b(relu(x))).mean(2))
+
+
+def channels_last(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x)).permute(0, 2, 3, 1)
+    return s.h((x + s.b(relu(x))).mean((1, 2)))
+
+
+def normed_channels_last(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x)).permute(0, 2, 3, 1)
+    return s.h((x + s.b(functional.layer_norm(x, (8,)))).mean((1, 2)))
+
+
+@pytest.mark.parametrize("granularity", ["layer", "both"])
+@pytest.mark.parametrize(
+    ("forward", "a", "b"),
+    [
+        (sequences, nn.Conv1d(3, 8, 1), nn.Conv1d(8, 8, 3, padding=1)),
+        (channels_last, conv(3), nn.Linear(8, 8)),
+        (normed_channels_last, conv(3), nn.Linear(8, 8)),
+    ],
+)
+def test_a_branch_decides_on_the_channels_that_it_starts_from_whatever_their_axis(
+    forward: Function, a: nn.Module, b: nn.Module, granularity: Any
+) -> None:
+    gated = gate(Network(forward, a=a, b=b, h=nn.Linear(8, 5)), granularity)
+    decides = gated._group_gates["branch:b"].gate
+    assert isinstance(decides, HeadGate)
+    assert decides.squeeze.in_features == 8
+    gated.release_gates()
+    gated(torch.cat([IMAGES, IMAGES], 2))  # images of another height
     check_gated(gated)
