@@ -38,6 +38,7 @@ _WRAPPERS = {
     "DataParallel": "its .module",
     "DistributedDataParallel": "its .module",
 }
+_TRACING_ERRORS = (TraceError, TypeError, RuntimeError, ValueError, LookupError, AttributeError, AssertionError)
 _DYNAMIC = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive")
 """Operations whose output is as long as the data say."""
 
@@ -152,6 +153,12 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
 
 
+class _BufferTracer(_Tracer):
+    """Follows buffers too. Only to find out why a trace stopped: a cut network that does so comes from no pickle."""
+
+    proxy_buffer_attributes = True
+
+
 def _check_eager(network: nn.Module) -> None:
     kind = type(network).__name__
     inner = "the module that was scripted" if isinstance(network, torch.jit.ScriptModule) else _WRAPPERS.get(kind)
@@ -215,12 +222,20 @@ def _trace_graph(network: nn.Module) -> fx.GraphModule:
     name = type(network).__name__
     try:
         graph = _Tracer().trace(network)
-    except (TraceError, TypeError, RuntimeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+    except _TRACING_ERRORS as error:
         raise UnsupportedNetworkError(
             f"the control flow and the shapes of a network do not depend on its data, but tracing {name} stopped with: "
-            f"{_first_line(error)}; move that decision out of forward"
+            f"{_first_line(error)}; {_way_out(network)}"
         ) from error
     return fx.GraphModule(network, graph, class_name=name)
+
+
+def _way_out(network: nn.Module) -> str:
+    try:
+        _BufferTracer().trace(network)
+    except _TRACING_ERRORS:
+        return "move that decision out of forward"
+    return "a buffer is viewed by sizes of the images: make it a parameter with requires_grad=False"
 
 
 def _check_shapes_are_fixed(traced: fx.GraphModule) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.functional import relu
 from user_networks import Network, conv, gate, head
 
+from greenprune_core.errors import UnsupportedNetworkError
 from greenprune_core.extract import extract
 from greenprune_core.gates import GatedNetwork
 
@@ -162,4 +163,20 @@ def test_a_parameter_that_is_more_than_viewed_is_left_whole(name: str) -> None:
 
     gated = gate(Network(forward, a=conv(3), b=conv(8), h=head(), scale=nn.Parameter(torch.ones(8))))
     assert gated.groups == {"b": 8}
+    check_gated(gated)
+
+
+def places_beside_channels(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.b(torch.cat([relu(s.a(x)), s.places.expand(x.shape[0], -1, -1, -1)], 1))))
+
+
+def test_a_buffer_that_is_viewed_by_the_number_of_images_is_refused_with_the_way_out() -> None:
+    network = Network(places_beside_channels, a=conv(3), b=conv(10), h=head())
+    network.register_buffer("places", torch.randn(1, 2, 8, 8))
+    with pytest.raises(UnsupportedNetworkError, match="make it a parameter with requires_grad=False"):
+        gate(network)
+    del network.places
+    network.places = nn.Parameter(torch.randn(1, 2, 8, 8), requires_grad=False)
+    gated = gate(network)
+    assert set(gated.groups) == {"a", "b"}
     check_gated(gated)
