@@ -204,7 +204,7 @@ def pads(flow: Flow, node: fx.Node) -> Worn:
     if len(amounts) <= 2 * (n_axes - 2):
         return array
     is_zero = (mode or node.kwargs.get("mode", "constant")) == "constant" and not (value or node.kwargs.get("value"))
-    if not is_zero or len(amounts) > 2 * (n_axes - 1):
+    if not is_zero or len(amounts) > 2 * (n_axes - 1) or min(amounts[-2:]) < 0:
         return unfollowed(flow, node)
     rest = (1,) * (array.ndim - 1)
     before, after = (flow.labels.create((n, *rest), None) for n in amounts[-2:])

@@ -188,6 +188,16 @@ def test_a_value_without_channels_is_refused_where_it_is_still_needed() -> None:
     check_gated(gated)
 
 
+def fewer_channels(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.b(functional.pad(relu(s.a(x)), (0, 0, 0, 0, -1, -2)))))
+
+
+def test_channels_that_a_padding_takes_away_are_left_dense() -> None:
+    gated = gate(Network(fewer_channels, a=conv(3), b=conv(5), h=head()))
+    assert set(gated.groups) == {"b"}
+    check_gated(gated)
+
+
 def parts_the_other_way_round(s: Any, x: Tensor) -> Tensor:
     return s.h(relu(s.b(torch.cat(relu(s.a(x)).chunk(2, 1)[::-1], 1))))
 
