@@ -165,9 +165,16 @@ def _split(node: fx.Node, array: LabelArray) -> list[LabelArray] | None:
 def _taken(node: fx.Node, array: LabelArray) -> LabelArray | None:
     index: Any = node.args[1]
     index = index if isinstance(index, tuple) else (index,)
-    if index[0] != slice(None) or not all(_is_plain(part) for part in index):
+    if not all(_is_plain(part) for part in index):
         return None
-    taken = spread(array, _input_shape(node)[1:])[index[1:]]
+    shape = _input_shape(node)
+    if index[0] is Ellipsis:
+        has_images = sum(part is not None for part in index[1:]) < len(shape)  # among the axes that are left out
+    else:
+        has_images, index = index[0] == slice(None), index[1:]
+    if not has_images:
+        return None
+    taken = spread(array, shape[1:])[index]
     if taken.ndim != len(node.meta["shape"]) - 1:
         return None
     return shrink(taken)

@@ -290,3 +290,50 @@ def test_a_group_of_which_only_unread_channels_are_kept_is_cut_to_what_the_gated
     verify(gated, extract(gated, {"a": kept}), IMAGES, 1e-10)
     with pytest.raises(ConfigError, match="at least one channel per group"):
         extract(gated, {"a": torch.zeros(8, dtype=torch.bool)})
+
+
+def excited_from_the_end(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    return s.h(relu(s.b(x * s.layer(x.mean((2, 3))).sigmoid()[..., None, None])))
+
+
+def corners(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    return s.h(relu(s.b(x[..., ::2, ::2] + x[..., 1::2, 1::2])))
+
+
+def halves_of_tokens(s: Any, x: Tensor) -> Tensor:
+    x = s.layer(tokens(relu(s.a(x))))
+    return s.h(relu(s.b((x[..., :8] * x[..., 8:]).transpose(1, 2).unflatten(2, (8, 8)))))
+
+
+def one_channel_of_the_last(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x)).permute(0, 2, 3, 1)
+    return s.h(relu(s.b(x.permute(0, 3, 1, 2) * x[..., 3].unsqueeze(1))))
+
+
+@pytest.mark.parametrize(
+    ("forward", "layers", "gated_layers"),
+    [
+        (excited_from_the_end, {"layer": nn.Linear(8, 8)}, {"a", "b"}),
+        (corners, {}, {"a", "b"}),
+        (halves_of_tokens, {"layer": nn.Linear(8, 16)}, {"a", "layer", "b"}),
+        (one_channel_of_the_last, {}, {"a", "b"}),
+    ],
+)
+def test_what_is_taken_by_places_counted_from_the_end_is_followed(
+    forward: Callable[[Any, Tensor], Tensor], layers: dict[str, Any], gated_layers: set[str]
+) -> None:
+    gated = gate(Network(forward, a=conv(3), b=conv(8), h=head(), **layers))
+    assert set(gated.groups) == gated_layers
+    check_gated(gated)
+
+
+def every_image_is_the_first(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x)).mean((2, 3))
+    return s.h(relu(s.b(x + x[..., 0:1, :])))
+
+
+def test_what_is_taken_of_the_images_is_not() -> None:
+    gated = gate(Network(every_image_is_the_first, a=conv(3), b=nn.Linear(8, 8), h=nn.Linear(8, 5)))
+    assert "getitem" in gated.not_gated["a"]
