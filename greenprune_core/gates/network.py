@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from greenprune_core.errors import ConfigError
 from greenprune_core.gates.families import MakeGate
-from greenprune_core.gates.placement import place_gates
+from greenprune_core.gates.placement import ADDED, place_gates
 from greenprune_core.gates.scale import Products
 from greenprune_core.graph import ChannelStructure, on_copy
 
@@ -237,7 +237,7 @@ class GatedNetwork(nn.Module):
     def _link(self) -> None:
         """Build the gated graph over the shared layers; kept out of the registered modules, whose names it repeats."""
         root = fx.GraphModule(self.network, self.structure.graph.graph)
-        root.add_module("gates", self.gates)
+        root.add_module(ADDED, self.gates)
         self._gated = (fx.GraphModule(root, self._graph, class_name="Gated"),)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "GatedNetwork":

@@ -19,6 +19,9 @@ from greenprune_core.graph.branches import Branch
 from greenprune_core.graph.flow import tensor_inputs
 from greenprune_core.graph.labels import LabelArray, varying_axes
 
+ADDED = "gates_of_greenprune"
+"""What stands before the names of the added modules: the layers of the network keep theirs, and `gates` is common."""
+
 _N_AXES_OF_TOKENS = 3
 
 
@@ -29,7 +32,7 @@ def place_gates(
 
     Returns:
         The gated graph, whose output is (logits, open probabilities by group, decisions by group); the gates by group
-        name; and the added modules by the name under which the graph calls them (`gates.<name>`).
+        name; and the added modules by the name under which the graph calls them (below `ADDED`).
     """
     placement = _Placement(structure, make_gate, products)
     for point, readers in _gating_points(structure):
@@ -72,7 +75,7 @@ class _Placement:
             key = f"multiply_{len(self.modules)}"
             self.modules[key] = module
             arguments = (self.copies[point], *(self.decisions[name][1] for name in names))
-            masked = self.graph.call_module(f"gates.{key}", arguments)
+            masked = self.graph.call_module(f"{ADDED}.{key}", arguments)
         for reader in readers:
             self.copies[reader].replace_input_with(self.copies[point], masked)
 
@@ -86,7 +89,7 @@ class _Placement:
         key = f"multiply_{len(self.modules)}"
         self.modules[key] = Multiply(0, None, self.products)
         with self.graph.inserting_before(addition):
-            masked = self.graph.call_module(f"gates.{key}", (operand, self.decisions[branch.name][1]))
+            masked = self.graph.call_module(f"{ADDED}.{key}", (operand, self.decisions[branch.name][1]))
         addition.replace_input_with(operand, masked)
 
     def _channel_axis(self, node: fx.Node) -> int:
@@ -111,7 +114,7 @@ class _Placement:
         self.gates[name] = GroupGate(self.make_gate(n_features, n_gates), n_gates, axis, where, self.products)
         key = f"group_{len(self.gates) - 1}"
         self.modules[key] = self.gates[name]
-        both = self.graph.call_module(f"gates.{key}", (source,))
+        both = self.graph.call_module(f"{ADDED}.{key}", (source,))
         probability = self.graph.call_function(operator.getitem, (both, 0))
         self.decisions[name] = (probability, self.graph.call_function(operator.getitem, (both, 1)))
 

@@ -128,3 +128,16 @@ def test_a_branch_decides_on_the_channels_that_it_starts_from_whatever_their_axi
     gated.release_gates()
     gated(torch.cat([IMAGES, IMAGES], 2))  # images of another height
     check_gated(gated)
+
+
+def of_experts(s: Any, x: Tensor) -> Tensor:
+    for expert in s.gates:
+        x = relu(expert(x))
+    return s.h(relu(s.network(x) * s.masks))
+
+
+def test_layers_of_the_network_may_be_called_as_parts_of_a_gated_network_are() -> None:
+    experts, masks = nn.ModuleList([conv(3), conv(8)]), nn.Parameter(torch.ones(8, 1, 1))
+    gated = gate(Network(of_experts, gates=experts, network=conv(8), masks=masks, h=head()))
+    assert set(gated.groups) == {"gates.0", "gates.1", "network"}
+    check_gated(gated)
