@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
-from torch.fx.proxy import TraceError
 from torch.nn import functional
 
 from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.graph.tracer import TRACING_ERRORS
 
-_TRACING_ERRORS = (TraceError, TypeError, RuntimeError, ValueError, LookupError, AttributeError, AssertionError)
 _NO_BEHAVIOUR = {"__init__", "reset_parameters", "__repr__", "extra_repr", "__doc__", "__module__", "__qualname__"}
 _NO_BEHAVIOUR |= {"__annotations__", "__firstlineno__", "__static_attributes__", "__constants__"}
 
@@ -134,7 +133,7 @@ def _trains(module: Any) -> bool:
     """Tell whether a layer normalises by its batch in training: traced in evaluation mode it does not say."""
     try:
         graph = fx.Tracer().trace(copy.deepcopy(module).train())
-    except _TRACING_ERRORS:  # whatever its forward does then
+    except TRACING_ERRORS:  # whatever its forward does then
         return False
     calls = [node for node in graph.nodes if node.target is functional.batch_norm]
     bound = [inspect.signature(functional.batch_norm).bind(*node.args, **node.kwargs).arguments for node in calls]

@@ -5,22 +5,22 @@ out, and functional dropout is turned into a module that follows `train()` and `
 """
 
 import copy
-import inspect
 import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.proxy import TraceError
 
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.graph.attention import write_out_attention
 from greenprune_core.graph.calls import write_by_position
-from greenprune_core.graph.drop_paths import is_of_torchvision, replace_drop_paths
+from greenprune_core.graph.drop_paths import replace_drop_paths
+from greenprune_core.graph.gradients import detach_results, runs_without_gradients
 from greenprune_core.graph.in_place import hand_on_values
 from greenprune_core.graph.parameter_views import write_out_parameter_views
 from greenprune_core.graph.plain_layers import rename_derived_layers, restore_layers
 from greenprune_core.graph.rows import note_rows
+from greenprune_core.graph.tracer import first_line, trace_graph
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     torch.dropout: nn.Dropout,
@@ -38,7 +38,6 @@ _WRAPPERS = {
     "DataParallel": "its .module",
     "DistributedDataParallel": "its .module",
 }
-_TRACING_ERRORS = (TraceError, TypeError, RuntimeError, ValueError, LookupError, AttributeError, AssertionError)
 _DYNAMIC = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive")
 """Operations whose output is as long as the data say."""
 
@@ -66,7 +65,10 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     answer = _answer(clone, example_input)  # before the rewriting, which changes layers of the clone
     rename_derived_layers(clone)
     replace_drop_paths(clone, example_input)
-    traced = _trace_graph(clone)
+    traced = trace_graph(clone)
+    if runs_without_gradients(traced):
+        record_shapes(traced, example_input)
+        detach_results(traced)
     restore_layers(traced, clone)
     hand_on_values(traced, example_input)
     write_by_position(traced)
@@ -97,7 +99,7 @@ def copy_network(network: nn.Module) -> nn.Module:
     except RuntimeError as error:
         raise UnsupportedNetworkError(
             f"a network is copied before it is gated, but copying {type(network).__name__} stopped with: "
-            f"{_first_line(error)}; instead of torch.nn.utils.weight_norm use "
+            f"{first_line(error)}; instead of torch.nn.utils.weight_norm use "
             "torch.nn.utils.parametrizations.weight_norm, and keep no computed tensor in a layer"
         ) from error
 
@@ -136,27 +138,6 @@ class _Recorder(fx.Interpreter):
         else:
             n.meta["value"] = value
         return value
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # StochasticDepth reads `self.training` in its forward, which tracing would freeze.
-        if is_of_torchvision(m):
-            return True
-        return super().is_leaf_module(m, module_qualified_name)
-
-    def create_args_for_root(
-        self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
-    ) -> tuple[Any, list[Any]]:
-        # The images are the only input: further parameters of forward have their defaults, which may decide its way.
-        name = next(iter(list(inspect.signature(root_fn).parameters)[1:]), "input")
-        return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
-
-
-class _BufferTracer(_Tracer):
-    """Follows buffers too. Only to find out why a trace stopped: a cut network that does so comes from no pickle."""
-
-    proxy_buffer_attributes = True
 
 
 def _check_eager(network: nn.Module) -> None:
@@ -208,7 +189,7 @@ def _run_once(network: nn.Module, example_input: Tensor) -> None:
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         raise ConfigError(
             f"the network runs on the example input, but with shape {tuple(example_input.shape)} and dtype "
-            f"{example_input.dtype} it raised {type(error).__name__}: {_first_line(error)}; pass an example of the "
+            f"{example_input.dtype} it raised {type(error).__name__}: {first_line(error)}; pass an example of the "
             "right shape and dtype"
         ) from error
     if not isinstance(output, Tensor):
@@ -216,26 +197,6 @@ def _run_once(network: nn.Module, example_input: Tensor) -> None:
             f"the network returns one tensor in evaluation mode, but got {type(output).__name__}; wrap it so that it "
             "returns its logits"
         )
-
-
-def _trace_graph(network: nn.Module) -> fx.GraphModule:
-    name = type(network).__name__
-    try:
-        graph = _Tracer().trace(network)
-    except _TRACING_ERRORS as error:
-        raise UnsupportedNetworkError(
-            f"the control flow and the shapes of a network do not depend on its data, but tracing {name} stopped with: "
-            f"{_first_line(error)}; {_way_out(network)}"
-        ) from error
-    return fx.GraphModule(network, graph, class_name=name)
-
-
-def _way_out(network: nn.Module) -> str:
-    try:
-        _BufferTracer().trace(network)
-    except _TRACING_ERRORS:
-        return "move that decision out of forward"
-    return "a buffer is viewed by sizes of the images: make it a parameter with requires_grad=False"
 
 
 def _check_shapes_are_fixed(traced: fx.GraphModule) -> None:
@@ -310,11 +271,6 @@ def _replace_functional_dropout(traced: fx.GraphModule) -> None:
         node.replace_all_uses_with(module)
         traced.graph.erase_node(node)
     traced.recompile()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 ADDITIONS = (operator.add, torch.add, "add")
