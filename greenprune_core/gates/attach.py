@@ -55,6 +55,7 @@ def attach_gates(
     for name, least in (("noise", 0), ("hidden", 1), ("floor", 1)):
         if not values[name] >= least:
             raise ConfigError(f"{name} needs at least {least}, but got {values[name]}; leave it out for the usual one")
+    check_type(streams, bool, "streams")
     floor = values.pop("floor")
     make_gate = gate_maker(values.pop("family"), **values)
     structure = build_structure(network, example_input, granularity=granularity, ignore=ignore, streams=streams)

@@ -117,7 +117,7 @@ class GatedNetwork(nn.Module):
 
     def set_noise(self, scale: float) -> None:
         """Set the scale of the gates' noise while training, >= 0."""
-        if scale < 0:
+        if not scale >= 0:
             raise ConfigError(f"noise needs a scale >= 0, but got {scale}; use 0 for none")
         for gate in self._group_gates.values():
             gate.gate.noise = scale

@@ -1,7 +1,7 @@
 """The channel structure of a network: which gate decides on which channel of which node."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -186,6 +186,10 @@ def _channel_vector(node: fx.Node, coupling: Coupling) -> Tensor | None:
 def _check_ignored(network: nn.Module, ignore: Sequence[str]) -> None:
     if isinstance(ignore, str):
         raise ConfigError(f"ignore is a list of names of layers, but got the text {ignore!r}; write [{ignore!r}]")
+    if not isinstance(ignore, Collection) or not all(isinstance(name, str) for name in ignore):
+        raise ConfigError(
+            f"ignore is a list of names of layers, but got {ignore!r}; give names as named_modules() does, or none: []"
+        )
     names = {name for name, _ in network.named_modules()}
     for name in ignore:
         if name not in names:

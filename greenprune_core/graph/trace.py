@@ -175,6 +175,11 @@ def _check_example(network: nn.Module, example_input: Tensor) -> None:
         raise UnsupportedNetworkError(
             f"a network that is gated has weights, but {type(network).__name__} has no parameter; pass another network"
         )
+    if first.is_meta or example_input.is_meta:
+        raise ConfigError(
+            f"a network that is gated has its weights in memory, but those of {type(network).__name__} or the example "
+            "input are on the device meta; build them elsewhere, or give weights by to_empty()"
+        )
     if example_input.is_floating_point() and example_input.dtype != first.dtype:
         raise ConfigError(
             f"the example input has the dtype of the weights ({first.dtype}), but got {example_input.dtype}; convert "

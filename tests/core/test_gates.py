@@ -293,6 +293,9 @@ def test_wrong_settings_of_gates_are_named() -> None:
         ({"hidden": 2.5}, "hidden needs a value of type int, but got 2.5"),
         ({"initial_open": "0.9"}, "initial_open needs a value of type float, but got '0.9'"),
         ({"noise": float("nan")}, "noise needs at least 0, but got nan"),
+        ({"streams": "no"}, "streams needs a value of type bool, but got 'no'"),
+        ({"ignore": None}, r"list of names of layers, but got None.*or none: \[\]"),
+        ({"ignore": [0]}, r"list of names of layers, but got \[0\]"),
     ):
         with pytest.raises(ConfigError, match=message):
             attach_gates(small("plain"), images, **settings)  # type: ignore[arg-type]

@@ -230,11 +230,17 @@ def test_a_network_with_control_flow_on_its_data_is_named() -> None:
         (torch.randn(3), "a batch of at least one input"),
         (torch.randn(0, 3, 16, 16), "a batch of at least one input"),
         ([1, 2], "one tensor, but got list"),
+        (torch.randn(1, 3, 16, 16, device="meta"), "on the device meta"),
     ],
 )
 def test_a_wrong_example_input_is_named(example: Tensor, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_structure(Residual(), example)
+
+
+def test_a_network_without_memory_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"weights in memory, but those of Residual .*to_empty"):
+        build_structure(Residual().to("meta"), IMAGE)
 
 
 class _Layers(nn.Module):
