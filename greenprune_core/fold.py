@@ -9,6 +9,8 @@ from torch.nn.utils import fusion
 
 from greenprune_core.errors import VerificationError
 from greenprune_core.evaluation import exact_outputs
+from greenprune_core.graph.trace import copy_network
+from greenprune_core.graph.tracer import trace_graph
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -27,9 +29,10 @@ def fold_batch_norms(network: nn.Module, example_input: Tensor, tolerance: float
         tolerance: largest difference of the outputs, relative to the largest output.
 
     Raises:
+        UnsupportedNetworkError: the network cannot be traced.
         VerificationError: the outputs differ by more than rounding.
     """
-    traced = network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(copy.deepcopy(network).eval())
+    traced = network if isinstance(network, fx.GraphModule) else trace_graph(copy_network(network).eval())
     folded = copy.deepcopy(traced).eval()
     calls = [str(node.target) for node in folded.graph.nodes if node.op == "call_module"]
     for node in list(folded.graph.nodes):

@@ -23,6 +23,8 @@ from greenprune_core.card import CARD_VERSION, check_card, read_card
 from greenprune_core.errors import ConfigError, VerificationError
 from greenprune_core.extract import extract
 from greenprune_core.gates import GatedNetwork
+from greenprune_core.graph.trace import copy_network
+from greenprune_core.graph.tracer import first_line, trace_graph
 from greenprune_core.portable_graph import describe, rebuild
 
 _HEADER_KEY = "greenprune.network"
@@ -36,7 +38,8 @@ def save_subnetwork(
     Args:
         folder: where the three files go; made if needed.
         network: a network of torch.nn layers that torch.fx can trace.
-        example_input: one batch [N, C, H, W] of the right shape and type; its values do not matter.
+        example_input: one batch [N, C, H, W] of the right shape and type; its values do not matter unless they are
+            whole numbers (indices of words), of which the first are taken.
         card: figures and facts, see `greenprune_core.card`. With `normalisation` = {"mean": [C], "std": [C]} the
             network is given these as its first step, so that it takes raw images.
 
@@ -44,15 +47,14 @@ def save_subnetwork(
         The complete card, as written.
 
     Raises:
-        ConfigError: the card is not valid.
+        ConfigError: the card is not valid, the network is a gated one, or it does not run on the example.
         UnsupportedNetworkError: the network cannot be described as plain layers of torch.nn.
         VerificationError: the network made again from its files answers differently.
     """
     folder = Path(folder)
+    batch = _two_images(example_input)
     whole = _normalised(network, card.get("normalisation"), example_input)
-    # two images: an example batch of one would fix the batch size in the exported program
-    generator = torch.Generator().manual_seed(0)  # the caller's own stays as it was
-    batch = torch.rand(2, *example_input.shape[1:], dtype=example_input.dtype, generator=generator)
+    _check_runs(whole, batch)
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in whole.state_dict().items()}
     description = describe(whole)
     _verify_same(whole, rebuild(description, weights), batch)
@@ -104,11 +106,39 @@ def load_subnetwork(folder: str | Path) -> fx.GraphModule:
     return rebuild(json.loads(header[_HEADER_KEY]), weights)
 
 
+def _two_images(example_input: torch.Tensor) -> torch.Tensor:
+    """Make a batch of two: one image would fix the batch size in the exported program."""
+    if not isinstance(example_input, torch.Tensor) or example_input.dim() < 1 or not len(example_input):
+        got = tuple(example_input.shape) if isinstance(example_input, torch.Tensor) else type(example_input).__name__
+        raise ConfigError(f"the example input is a batch of at least one image, but got {got}; pass a tensor [1, ...]")
+    if not example_input.is_floating_point():
+        return torch.cat([example_input[:1], example_input[:1]]).cpu()
+    generator = torch.Generator().manual_seed(0)  # the caller's own stays as it was
+    return torch.rand(2, *example_input.shape[1:], dtype=example_input.dtype, generator=generator)
+
+
+def _check_runs(network: nn.Module, batch: torch.Tensor) -> None:
+    try:
+        with torch.no_grad():
+            network(batch)
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+        raise ConfigError(
+            f"a network that is saved runs on the example input, but with images of shape {tuple(batch.shape[1:])} and "
+            f"dtype {batch.dtype} it raised {type(error).__name__}: {first_line(error)}; pass an example of the right "
+            "shape and dtype"
+        ) from error
+
+
 def _normalised(
     network: nn.Module, normalisation: Mapping[str, Sequence[float]] | None, example_input: torch.Tensor
 ) -> fx.GraphModule:
     """Copy the network into a graph on the CPU in evaluation mode, with the normalisation as its first step."""
-    whole = copy.deepcopy(network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)).cpu().eval()
+    if isinstance(network, GatedNetwork):
+        raise ConfigError(
+            f"what is saved is a network without gates, but got a {type(network).__name__}; save what extract() returns"
+        )
+    traced = network if isinstance(network, fx.GraphModule) else trace_graph(copy_network(network).eval())
+    whole = copy.deepcopy(traced).cpu().eval()
     _lay_out_plainly(whole)
     _leave_out_stochastic_depth(whole)
     if normalisation is not None:

@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 from user_networks import conv, head
 
 from greenprune_core import portable_graph
-from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.extract import extract, verify
+from greenprune_core.fold import fold_batch_norms
 from greenprune_core.gates import attach_gates
 from greenprune_core.graph.operators import FUNCTIONS, METHODS
 from greenprune_core.portable_graph import describe, rebuild
@@ -126,3 +127,52 @@ def test_a_name_that_would_be_code_is_refused() -> None:
     next(node for node in description["nodes"] if node["op"] == "call_module")["target"] = 'a-0"), print("'
     with pytest.raises(UnsupportedNetworkError, match="is an identifier"):
         rebuild(description, network.state_dict())
+
+
+class Words(nn.Module):
+    """Indices of words, and a dropout that is a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.a, self.h = nn.Embedding(9, 4), nn.Linear(4, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(self.embed(x)))
+        return self.h(nn.functional.dropout(x, 0.5, self.training).mean(1))
+
+
+def test_a_network_of_whole_numbers_in_training_mode_is_saved_as_it_answers_in_evaluation_mode(tmp_path: Path) -> None:
+    words = torch.randint(0, 9, (3, 7))
+    network = Words().train()
+    save_subnetwork(tmp_path, network, words, {})
+    assert network.training
+    assert torch.equal(load_subnetwork(tmp_path)(words), network.eval()(words))
+    torch.testing.assert_close(torch.export.load(tmp_path / "program.pt2").module()(words), network(words))
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (torch.rand(1, 4, 8, 8), r"runs on the example input, but with images of shape \(4, 8, 8\)"),
+        (torch.rand(0, 3, 8, 8), r"at least one image, but got \(0, 3, 8, 8\)"),
+        (None, "at least one image, but got NoneType"),
+    ],
+)
+def test_saving_refuses_an_example_that_the_network_does_not_take(
+    example: Tensor, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        save_subnetwork(tmp_path, Tied(), example, {})
+
+
+def test_saving_and_folding_refuse_what_is_no_plain_network(tmp_path: Path) -> None:
+    class Choosing(Tied):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if x.sum() > 0 else -x)
+
+    with pytest.raises(ConfigError, match=r"save what extract\(\) returns"):
+        save_subnetwork(tmp_path, attach_gates(Reading(), IMAGES[:1]), IMAGES[:1], {})
+    with pytest.raises(UnsupportedNetworkError, match="tracing Choosing stopped"):
+        save_subnetwork(tmp_path, Choosing(), IMAGES[:1], {})
+    with pytest.raises(UnsupportedNetworkError, match="tracing Choosing stopped"):
+        fold_batch_norms(Choosing(), IMAGES)
