@@ -75,6 +75,8 @@ class _BufferTracer(_Tracer):
 def _way_out(network: nn.Module, error: BaseException) -> str:
     if isinstance(error, NameError):
         return "hold layers as attributes or in a torch.nn.ModuleList, and no list of Python's own"
+    if "cannot be iterated" in str(error):
+        return "name sizes one by one (n, c, h, w = x.shape), and write no *x.shape"
     try:
         _BufferTracer().trace(network)
     except TRACING_ERRORS:

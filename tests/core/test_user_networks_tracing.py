@@ -65,6 +65,12 @@ def test_gates_that_are_attached_without_gradients_leave_the_network_its_own() -
     assert gradients(gated.network).keys() == gradients(network).keys()
 
 
+def test_sizes_that_are_unpacked_by_a_star_are_refused_with_the_way_out() -> None:
+    network = Network(lambda s, x: s.h(relu(s.a(x)).flatten(2).view(-1, 8, *x.shape[2:])), a=conv(3), h=head())
+    with pytest.raises(UnsupportedNetworkError, match="name sizes one by one"):
+        attach_gates(network, IMAGES[:1].float())
+
+
 def test_layers_in_a_list_of_python_are_refused_with_the_way_out() -> None:
     hidden = [conv(8)]
     network = Network(lambda s, x: s.h(relu(hidden[0](relu(s.a(x))))), a=conv(3), h=head())
