@@ -19,6 +19,7 @@ from greenprune_core.graph.gradients import detach_results, runs_without_gradien
 from greenprune_core.graph.in_place import hand_on_values
 from greenprune_core.graph.parameter_views import write_out_parameter_views
 from greenprune_core.graph.plain_layers import rename_derived_layers, restore_layers
+from greenprune_core.graph.randomness import check_randomness_is_kept
 from greenprune_core.graph.rows import note_rows
 from greenprune_core.graph.tracer import first_line, trace_graph
 
@@ -53,7 +54,8 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
         example_input: a batch of at least one input, shape (N, C, H, W) or whatever the network takes.
 
     Raises:
-        UnsupportedNetworkError: the control flow depends on the data, or the network takes several inputs.
+        UnsupportedNetworkError: the control flow depends on the data, the network takes several inputs, or it draws at
+            random in a way that the graph would not.
         ConfigError: the example input has the wrong type, shape or dtype.
     """
     _check_eager(network)
@@ -77,6 +79,7 @@ def trace(network: nn.Module, example_input: Tensor) -> fx.GraphModule:
     record_shapes(traced, example_input)  # attention is written out by the axes of what it reads
     write_out_attention(traced)
     _check_same(answer, traced, example_input)
+    check_randomness_is_kept(clone, traced, example_input)
     record_shapes(traced, example_input)
     write_out_parameter_views(traced)
     note_rows(traced, example_input)

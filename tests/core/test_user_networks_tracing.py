@@ -7,7 +7,9 @@ import pytest
 import torch
 from exact_cuts import IMAGES, check_gated
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import relu
+from torchvision.ops import stochastic_depth
 from user_networks import Network, conv, gate, head
 
 from greenprune_core.errors import UnsupportedNetworkError
@@ -63,6 +65,81 @@ def test_gates_that_are_attached_without_gradients_leave_the_network_its_own() -
     with torch.no_grad():
         gated = attach_gates(network, IMAGES[:1])
     assert gradients(gated.network).keys() == gradients(network).keys()
+
+
+def noisy(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    return s.h(relu(s.b(x + 0.1 * torch.randn_like(x) if s.training else x)))
+
+
+def noisy_beside_dropout(s: Any, x: Tensor) -> Tensor:
+    return noisy(s, s.drop(x))
+
+
+def dropping_attention(s: Any, x: Tensor) -> Tensor:
+    t = s.drop(relu(s.a(x)).flatten(2).transpose(1, 2))
+    t = functional.scaled_dot_product_attention(t, t, t, dropout_p=s.rate if s.training else 0.0)
+    return s.h(relu(s.b(t.transpose(1, 2).unflatten(2, (8, 8)))))
+
+
+def dropping_paths_that_cannot_be_traced(s: Any, x: Tensor) -> Tensor:
+    x, y = relu(s.a(x)), s.b(x)
+    if s.training:
+        y = y * torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype).round()
+    return s.h(x + y)
+
+
+def dropping_paths_by_torchvision(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    return s.h(x + stochastic_depth(s.b(x), 0.5, "row", training=s.training))
+
+
+@pytest.mark.parametrize(
+    ("forward", "lost"),
+    [
+        (noisy, r"\(randn_like\)"),
+        (noisy_beside_dropout, r"\(randn_like\)"),
+        (dropping_attention, r"\(scaled_dot_product_attention with dropout_p\)"),
+        (dropping_paths_that_cannot_be_traced, "by itself where"),
+        (dropping_paths_by_torchvision, r"\(bernoulli_\)"),
+    ],
+)
+def test_what_forward_draws_in_training_is_refused_where_it_would_be_lost(forward: Function, lost: str) -> None:
+    network = Drawing(forward)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(UnsupportedNetworkError, match=f"drawn by layers of torch.*{lost}"):
+        attach_gates(network, IMAGES[:1].float())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def dropping_by_a_function(s: Any, x: Tensor) -> Tensor:
+    return s.h(relu(s.b(functional.dropout(relu(s.a(s.drop(x))), s.rate, s.training))))
+
+
+def attention_that_drops_nothing(s: Any, x: Tensor) -> Tensor:
+    t = relu(s.a(x)).flatten(2).transpose(1, 2)
+    t = functional.scaled_dot_product_attention(t, t, t, dropout_p=s.rate * 0 if s.training else 0.0)
+    return s.h(relu(s.b(t.transpose(1, 2).unflatten(2, (8, 8)))))
+
+
+@pytest.mark.parametrize("forward", [dropping_by_a_function, attention_that_drops_nothing])
+def test_what_the_graph_draws_too_is_followed(forward: Function) -> None:
+    assert "b" in attach_gates(Drawing(forward), IMAGES[:1].float()).groups
+
+
+class Drawing(nn.Module):
+    """Two convolutions, a dropout, and a forward that asks for its mode."""
+
+    def __init__(self, forward: Function) -> None:
+        super().__init__()
+        self.a, self.b, self.h, self.drop, self.rate = conv(3), conv(3), head(), nn.Dropout(0.2), 0.3
+        if forward is not dropping_paths_that_cannot_be_traced:
+            self.b = conv(8)
+        self._forward = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.training in (True, False)
+        return self._forward(self, x)
 
 
 def test_sizes_that_are_unpacked_by_a_star_are_refused_with_the_way_out() -> None:
