@@ -12,9 +12,15 @@ from torch import fx
 from greenprune_core.graph.labels import LabelArray, varying_axes
 from greenprune_core.graph.trace import replace_by_constant
 
+_CALLS = ("call_function", "call_method")
+_PLACES = {"view": 1, "reshape": 1, "expand": 1, "unflatten": 2}
+"""Which argument of a view is its shape."""
+
 
 def write_out_sizes(traced: fx.GraphModule, channels: dict[fx.Node, LabelArray]) -> None:
     """Write the dense number of channels in the place of every size along an axis whose channels are gated.
+
+    Views that are given a shape get its sizes one by one, so that those of channels can be rewritten.
 
     Args:
         traced: a graph with shapes; changed.
@@ -39,6 +45,8 @@ def write_out_sizes(traced: fx.GraphModule, channels: dict[fx.Node, LabelArray])
                 size.meta.update(shape=None, dtype=None, value=shape[axis])
             own = set(one_by_one)
             _spell(node, tuple(shape[axis] if axis in gated else size for axis, size in enumerate(one_by_one)), own)
+    for node in list(traced.graph.nodes):
+        _take_shape_apart(traced, node)
     for node in reversed(list(traced.graph.nodes)):
         if node.op.startswith("call_") and not node.users and isinstance(node.meta["value"], int | tuple):
             traced.graph.erase_node(node)
@@ -55,6 +63,19 @@ def axis_of_size(node: fx.Node, n_axes: int) -> int:
     """Return the axis, counted from 0 (the batch), whose size a node reads."""
     axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs["dim"]
     return int(axis) % n_axes
+
+
+def _take_shape_apart(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Give a view the sizes of a shape one by one, as in `x.view(y.shape[:1] + (8,) + y.shape[2:])`."""
+    place = _PLACES.get(str(getattr(node.target, "__name__", node.target))) if node.op in _CALLS else None
+    whole = node.args[place] if place is not None and len(node.args) > place else None
+    if place is None or not isinstance(whole, fx.Node) or not isinstance(whole.meta["value"], tuple):
+        return
+    with traced.graph.inserting_before(node):
+        sizes = tuple(traced.graph.call_function(operator.getitem, (whole, i)) for i in range(len(whole.meta["value"])))
+    for size, value in zip(sizes, whole.meta["value"], strict=True):
+        size.meta.update(shape=None, dtype=None, value=value)
+    node.args = (*node.args[:place], sizes, *node.args[place + 1 :])
 
 
 def _spell(node: fx.Node, sizes: tuple[Any, ...], own: set[fx.Node]) -> None:

@@ -47,6 +47,26 @@ SIZES: dict[str, Function] = {
 }
 
 
+def _of_a_dense_one(s: Joined, x: Tensor) -> Tensor:
+    dense = s.b(x).softmax(1)
+    return x.flatten(2).view(dense.shape) + dense.sum(1, keepdim=True)
+
+
+SHAPES: dict[str, Function] = {
+    "a view": _of_a_dense_one,
+    "a reshaping": lambda s, x: torch.reshape(x.flatten(2), s.b(x).softmax(1).size()),
+    "an expansion": lambda s, x: x.mean((2, 3), keepdim=True).expand(s.b(x).softmax(1).shape),
+    "a joined shape": lambda s, x: x.flatten(2).view(x.shape[:1] + (8,) + s.b(x).shape[2:]),  # noqa: RUF005
+    "a part of one": lambda s, x: x.flatten(2).unflatten(2, s.b(x).shape[2:]),
+    "a part with channels": lambda s, x: x.flatten(1).unflatten(1, s.b(x).softmax(1).shape[1:]),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_views_that_are_given_a_shape_as_a_whole_are_cut(name: str) -> None:
+    assert "a" in check_cuts(Joined(SHAPES[name])).groups
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_along_gated_channels_is_that_of_the_dense_network(name: str) -> None:
     gated = check_cuts(Joined(SIZES[name]))
