@@ -5,7 +5,7 @@ from typing import Any
 from torch import fx, nn
 
 _PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    **dict.fromkeys(("cat", "concat"), (("tensors",), ("dim",))),
+    **dict.fromkeys(("cat", "concat", "concatenate"), (("tensors",), ("dim",))),
     **dict.fromkeys(("transpose", "swapaxes"), (("input",), ("dim0", "axis0"), ("dim1", "axis1"))),
     "permute": (("input",), ("dims",)),
     **dict.fromkeys(("view", "reshape", "expand"), (("input",), ("shape", "size"))),
@@ -17,6 +17,24 @@ _PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """The parameters in order, each with the names that it has as a function and as a method."""
 
+_OVER_AN_AXIS = frozenset(
+    [
+        "cat",
+        "concat",
+        "concatenate",
+        "chunk",
+        "split",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+    ]
+)
+"""What takes `dim` by numpy's name too."""
+
 
 def write_by_position(traced: fx.GraphModule) -> None:
     """Rewrite the calls of layout operations that name their arguments, and the layer that unflattens."""
@@ -24,7 +42,10 @@ def write_by_position(traced: fx.GraphModule) -> None:
         if node.op == "call_module":
             _unflatten(traced, node)
         elif node.op in ("call_function", "call_method") and node.kwargs:
-            _by_position(node, _PARAMETERS.get(str(getattr(node.target, "__name__", node.target)), ()))
+            name = str(getattr(node.target, "__name__", node.target))
+            if name in _OVER_AN_AXIS:
+                node.kwargs = {"dim" if key == "axis" else key: value for key, value in node.kwargs.items()}
+            _by_position(node, _PARAMETERS.get(name, ()))
     traced.graph.lint()
     traced.recompile()
 

@@ -64,7 +64,7 @@ _TENSOR_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.passes, "relu sigmoid tanh clone exp expm1 log log1p abs sqrt rsqrt clamp neg square pow reciprocal"),
     (rules.passes, "sin cos erf floor round nan_to_num"),
     (rules.combines, "add sub mul div true_divide maximum minimum"),
-    (rules.joins, "cat concat"),
+    (rules.joins, "cat concat concatenate"),
     (rules.mixes, "softmax log_softmax"),
     (layout.reshapes, "flatten reshape unsqueeze squeeze unflatten"),
     (layout.permutes, "permute transpose swapaxes"),

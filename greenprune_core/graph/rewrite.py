@@ -35,7 +35,7 @@ def rewrite_layout(cutter: Cutter, node: fx.Node) -> None:
     if node.op == "call_module":
         # The name of a layer is its author's; nn.Flatten is the one that views.
         name = "flatten" if isinstance(cutter.dense.get_submodule(name), nn.Flatten) else ""
-    if name in ("cat", "concat") and not isinstance(node.args[0], fx.Node):
+    if name in ("cat", "concat", "concatenate") and not isinstance(node.args[0], fx.Node):
         _drop_empty_parts(cutter, node)
     elif name == "pad":
         _shrink_padding(cutter, node)

@@ -75,6 +75,9 @@ FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
     "cat by names": lambda x: torch.cat(tensors=[x[:, :4], x[:, 4:]], dim=1),
     "pad by names": lambda x: functional.pad(input=x[:, :6], pad=(0, 0, 0, 0, 1, 1)),
     "split by names": lambda x: _joined(x.split(split_size=4, dim=1)),
+    "joined along an axis by numpy's name": lambda x: torch.concatenate([x[:, 4:], x[:, :4]], axis=1),
+    "split along one": lambda x: _joined(torch.chunk(x, 2, axis=1)),
+    "averaged over two": lambda x: x * x.mean(axis=(2, 3), keepdims=True),
     "parts in another order": lambda x: _joined(x.chunk(2, 1)[::-1]),
 }
 LEFT: dict[str, Callable[[Tensor], Tensor]] = {

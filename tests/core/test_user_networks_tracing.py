@@ -1,5 +1,6 @@
 """What tracing alone would lose or say badly: parts without gradients, layers that the network does not know of."""
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -153,3 +154,19 @@ def test_layers_in_a_list_of_python_are_refused_with_the_way_out() -> None:
     network = Network(lambda s, x: s.h(relu(hidden[0](relu(s.a(x))))), a=conv(3), h=head())
     with pytest.raises(UnsupportedNetworkError, match=r"torch\.nn\.ModuleList"):
         attach_gates(network, IMAGES[:1].float())
+
+
+def some_of_the_layers(s: Any, x: Tensor) -> Tensor:
+    x = s.layers[:2](x)
+    return s.h(x + s.layers[2:](x))
+
+
+def test_a_part_of_a_sequence_of_layers_is_followed() -> None:
+    network = Network(
+        some_of_the_layers, layers=nn.Sequential(conv(3), nn.ReLU(), conv(8), nn.ReLU(), conv(8)), h=head()
+    )
+    gated = gate(network)
+    assert set(gated.groups) == {"layers.0", "layers.2"}
+    check_gated(gated)
+    static = extract(gated, {"layers.2": torch.arange(8) < 3})
+    assert torch.equal(pickle.loads(pickle.dumps(static))(IMAGES), static(IMAGES))
