@@ -141,7 +141,7 @@ _WORK: dict[Any, Formula] = _table(
     # mean, variance, then as above
     (("native_layer_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"), _per_value("norm", 5)),
     (("_softmax", "_log_softmax", "_safe_softmax"), _per_value("elementwise", 5)),
-    (("hardswish", "hardswish_", "prelu", "_prelu_kernel", "masked_fill", "masked_fill_"), _elementwise),
+    (("glu", "hardswish", "hardswish_", "prelu", "_prelu_kernel", "masked_fill", "masked_fill_"), _elementwise),
     (("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices"), _pool_by_window),
     (("avg_pool2d", "avg_pool3d"), _pool_by_window),
     (("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"), _pool_by_input),

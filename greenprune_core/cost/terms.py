@@ -94,7 +94,10 @@ class _Sides:
         self._ways = ways_to_output(structure)
 
     def of(self, node: fx.Node) -> Gates:
-        array = self._structure.coupling.channels.get(node)
+        channels = self._structure.coupling.channels
+        array = channels.get(node)
+        if array is None and isinstance(node.meta.get("shape"), list):  # a maximum and its place, read one by one
+            array = next((channels[part] for part in node.users if part in channels), None)
         if array is None or (array < 0).all():
             return _OPEN
         return tuple(array.reshape(-1).tolist())

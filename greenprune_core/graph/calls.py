@@ -1,7 +1,9 @@
 """Calls written in one way: layout operations take their arguments by position, whatever way forward wrote them."""
 
+import operator
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 _PARAMETERS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -31,13 +33,20 @@ _OVER_AN_AXIS = frozenset(
         "sum",
         "amax",
         "amin",
+        "max",
+        "min",
+        "std",
+        "var",
     ]
 )
 """What takes `dim` by numpy's name too."""
 
+_PARTS = ("values", "indices")
+"""Of what a maximum along an axis gives."""
+
 
 def write_by_position(traced: fx.GraphModule) -> None:
-    """Rewrite the calls of layout operations that name their arguments, and the layer that unflattens."""
+    """Rewrite layout operations that name their arguments, the layer that unflattens, shuffles, and named parts."""
     for node in list(traced.graph.nodes):
         if node.op == "call_module":
             _unflatten(traced, node)
@@ -46,6 +55,9 @@ def write_by_position(traced: fx.GraphModule) -> None:
             if name in _OVER_AN_AXIS:
                 node.kwargs = {"dim" if key == "axis" else key: value for key, value in node.kwargs.items()}
             _by_position(node, _PARAMETERS.get(name, ()))
+        elif node.target is getattr and node.args[1] in _PARTS:
+            node.target, node.args = operator.getitem, (node.args[0], _PARTS.index(str(node.args[1])))
+        _shuffle(traced, node)
     traced.graph.lint()
     traced.recompile()
 
@@ -69,4 +81,21 @@ def _unflatten(traced: fx.GraphModule, node: fx.Node) -> None:
         arguments = (node.all_input_nodes[0], module.dim, tuple(module.unflattened_size))
         method = traced.graph.call_method("unflatten", arguments)
     node.replace_all_uses_with(method)
+    traced.graph.erase_node(node)
+
+
+def _shuffle(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Write a channel shuffle as the views that it is, which are followed."""
+    if node.op == "call_module" and isinstance(node.target, str):
+        module: Any = traced.get_submodule(node.target)
+        is_shuffle = type(module) is nn.ChannelShuffle and not module._forward_hooks and not module._forward_pre_hooks
+        arguments: Any = (*node.args[:1], module.groups) if is_shuffle else ()
+    else:
+        arguments = node.args if node.target in (torch.channel_shuffle, torch.native_channel_shuffle) else ()
+    if len(arguments) != len(("images", "groups")) or node.kwargs:
+        return
+    with traced.graph.inserting_before(node):
+        grouped = traced.graph.call_method("unflatten", (arguments[0], 1, (arguments[1], -1)))
+        shuffled = traced.graph.call_method("flatten", (traced.graph.call_method("transpose", (grouped, 1, 2)), 1, 2))
+    node.replace_all_uses_with(shuffled)
     traced.graph.erase_node(node)

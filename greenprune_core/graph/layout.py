@@ -86,12 +86,42 @@ def reduces(flow: Flow, node: fx.Node) -> Worn:
         return unfollowed(flow, node)
     source, array = sources[0], flow.array(sources[0])
     n_axes = len(source.meta["shape"])
+    if isinstance(dims, bool):  # a standard deviation of everything, told whether it is unbiased
+        return unfollowed(flow, node)
     axes = sorted({d % n_axes for d in ([dims] if isinstance(dims, int) else dims)})
     if 0 in axes or any(array.shape[axis - 1] > 1 for axis in axes):
         return unfollowed(flow, node)
     if len(node.meta["shape"]) == n_axes:
         return array
     return np.squeeze(array, axis=tuple(axis - 1 for axis in axes))
+
+
+def extremes(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through a maximum or minimum along an axis, which is a value and its place."""
+    if not isinstance(node.meta["shape"], list):
+        return unfollowed(flow, node)
+    source, array = tensor_inputs(node)[0], flow.array(tensor_inputs(node)[0])
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs["dim"]
+    axis = axis_of(node, dim)
+    if axis < 1 or array.shape[axis - 1] > 1:
+        return unfollowed(flow, node)
+    has_axis = len(node.meta["shape"][0]) == len(source.meta["shape"])
+    return [array if has_axis else np.squeeze(array, axis=axis - 1) for _ in node.meta["shape"]]
+
+
+def halves(flow: Flow, node: fx.Node) -> Worn:
+    """Couple each channel of a gated linear unit with the one that gates it, so that both halves stay of one size."""
+    source, array = tensor_inputs(node)[0], flow.array(tensor_inputs(node)[0])
+    module: Any = flow.module(node) if node.op == "call_module" else None
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", -1)
+    axis = axis_of(node, dim if module is None else module.dim)
+    if axis < 1:
+        return unfollowed(flow, node)
+    if array.shape[axis - 1] == 1:
+        return array
+    values, gates = np.split(_spread_axis(array, axis - 1, source.meta["shape"][axis]), 2, axis=axis - 1)
+    flow.labels.union(values, gates)
+    return values
 
 
 def axis_of(node: fx.Node, dim: Any) -> int:

@@ -55,21 +55,26 @@ _MODULE_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.pools, "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d"),
     (rules.pools, "AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d"),
     (rules.pools, "Upsample UpsamplingNearest2d UpsamplingBilinear2d ZeroPad1d ZeroPad2d ZeroPad3d"),
+    (rules.pools, "ReflectionPad1d ReflectionPad2d ReflectionPad3d CircularPad1d CircularPad2d CircularPad3d"),
+    (rules.pools, "ReplicationPad1d ReplicationPad2d ReplicationPad3d ConstantPad1d ConstantPad2d ConstantPad3d"),
     (rules.convolution, "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d"),
     (rules.linear, "Linear"),
     (rules.mixes, "LayerNorm GroupNorm RMSNorm LocalResponseNorm Softmax Softmax2d LogSoftmax Softmin"),
     (layout.reshapes, "Flatten Unflatten"),
+    (layout.halves, "GLU"),
 )
 _TENSOR_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.passes, "relu sigmoid tanh clone exp expm1 log log1p abs sqrt rsqrt clamp neg square pow reciprocal"),
-    (rules.passes, "sin cos erf floor round nan_to_num"),
-    (rules.combines, "add sub mul div true_divide maximum minimum"),
+    (rules.passes, "sin cos erf floor round nan_to_num sign ceil trunc tan atan sinh cosh clamp_min clamp_max clip"),
+    (rules.combines, "add sub mul div true_divide maximum minimum eq ne lt le gt ge"),
+    (rules.chooses, "where"),
+    (rules.largest, "max min"),
     (rules.joins, "cat concat concatenate"),
     (rules.mixes, "softmax log_softmax"),
     (layout.reshapes, "flatten reshape unsqueeze squeeze unflatten"),
     (layout.permutes, "permute transpose swapaxes"),
     (layout.splits, "chunk split"),
-    (layout.reduces, "mean sum amax amin"),
+    (layout.reduces, "mean sum amax amin std var"),
 )
 _FUNCTIONAL_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.passes, "relu relu6 gelu silu mish hardswish hardsigmoid sigmoid tanh leaky_relu elu celu selu"),
@@ -79,6 +84,7 @@ _FUNCTIONAL_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.pools, "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d interpolate"),
     (rules.pads, "pad"),
     (rules.mixes, "layer_norm group_norm softmax log_softmax"),
+    (layout.halves, "glu"),
 )
 _METHOD_NAMES: tuple[tuple[Rule, str], ...] = (
     *_TENSOR_NAMES,
@@ -89,7 +95,7 @@ _METHOD_NAMES: tuple[tuple[Rule, str], ...] = (
     (layout.expands, "expand"),
 )
 _OPERATOR_NAMES: tuple[tuple[Rule, str], ...] = (
-    (rules.combines, "add sub mul truediv"),
+    (rules.combines, "add sub mul truediv eq ne lt le gt ge"),
     (rules.passes, "neg pow"),
     (layout.takes, "getitem"),
 )

@@ -122,6 +122,24 @@ def combines(flow: Flow, node: fx.Node) -> Worn:
     return left if left.size >= right.size else right
 
 
+def chooses(flow: Flow, node: fx.Node) -> Worn:
+    """Join the labels of a condition and of what it chooses from, element by element."""
+    sources = tensor_inputs(node)
+    arrays = [flow.array(source) for source in sources]
+    has_parameter = any(n.op == "get_attr" for n in node.all_input_nodes)
+    is_alike = all(source.meta["shape"] == node.meta["shape"] for source in sources)
+    if has_parameter or not sources or not is_alike:
+        return unfollowed(flow, node)
+    for array in arrays[1:]:
+        flow.labels.union(arrays[0], array)
+    return max(arrays, key=lambda array: array.size)
+
+
+def largest(flow: Flow, node: fx.Node) -> Worn:
+    """Carry labels through `max` and `min`: of two tensors, or along an axis."""
+    return combines(flow, node) if len(tensor_inputs(node)) == len(("x", "y")) else layout.extremes(flow, node)
+
+
 def _is_number(node: fx.Node) -> bool:
     """Tell whether a tensor is one number made of parameters (a temperature), which is the same to all channels."""
     return bool(node.meta["shape"].numel() == 1) and not has_row_per_image(node)
