@@ -200,8 +200,9 @@ def _check_ignored(network: nn.Module, ignore: Sequence[str]) -> None:
 
 
 def _is_ignored(branch: Branch, ignore: Sequence[str]) -> bool:
-    block = branch.name.removeprefix("branch:")
-    return any(block == prefix or block.startswith(f"{prefix}.") for prefix in ignore)
+    """Tell whether a branch holds a layer that stays: closed it would take that along."""
+    layers = [str(node.target) for node in branch.inside if node.op == "call_module"]
+    return any(layer == prefix or layer.startswith(f"{prefix}.") for layer in layers for prefix in ignore)
 
 
 def _nothing_to_gate(network: nn.Module, granularity: str, coupling: Coupling) -> str:

@@ -162,6 +162,16 @@ def test_ignored_layers_are_left_dense() -> None:
         build_structure(Residual(), IMAGE, ignore="b")
 
 
+def test_a_branch_that_holds_an_ignored_layer_has_no_gate() -> None:
+    network = cifar_resnet(8, n_classes=5, in_channels=3, width=4)
+    all_of_them = build_structure(network, IMAGE, granularity="both").branches
+    block = all_of_them[1].name.removeprefix("branch:")
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d) and block in name]
+    for layer in layers:
+        kept = build_structure(network, IMAGE, granularity="both", ignore=[layer]).branches
+        assert [branch.name for branch in kept] == [all_of_them[0].name, *[one.name for one in all_of_them[2:]]]
+
+
 def test_a_branch_gate_needs_a_shortcut() -> None:
     class Twins(nn.Module):
         def __init__(self) -> None:
