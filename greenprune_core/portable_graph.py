@@ -27,22 +27,21 @@ xor invert
 _TORCH = """
 add sub mul div true_divide matmul bmm cat concat stack chunk split flatten unflatten reshape permute transpose
 unsqueeze squeeze relu sigmoid tanh mean sum amax amin clamp sqrt rsqrt exp square pow zeros_like ones_like
-channel_shuffle pixel_shuffle roll narrow index_select where softmax cumsum arange tile var
-clone abs neg log log1p expm1 reciprocal sin cos erf floor round nan_to_num maximum minimum log_softmax swapaxes
-unbind einsum addcmul addmm baddbmm flip movedim max min norm std zeros ones full linspace
-concatenate hstack vstack outer tensordot prod cumprod logsumexp argmax argmin topk gather masked_fill repeat_interleave
-sign ceil trunc tan atan sinh cosh logical_and logical_or logical_not isfinite isnan any all full_like tril triu eq ne
-lt le gt ge var_mean std_mean clamp_min clamp_max clip lerp addcdiv floor_divide remainder
+channel_shuffle pixel_shuffle roll narrow index_select where softmax cumsum arange tile var clone abs neg log log1p
+expm1 reciprocal sin cos erf floor round nan_to_num maximum minimum log_softmax swapaxes unbind einsum addcmul addmm
+baddbmm flip movedim max min norm std zeros ones full linspace concatenate sort median hstack vstack outer tensordot
+prod cumprod logsumexp argmax argmin topk gather masked_fill repeat_interleave sign ceil trunc tan atan sinh cosh
+logical_and logical_or logical_not isfinite isnan any all full_like tril triu eq ne lt le gt ge var_mean std_mean
+clamp_min clamp_max clip lerp addcdiv floor_divide remainder
 """
 _METHODS = """
 add sub mul div matmul bmm view reshape flatten unflatten permute transpose contiguous size dim mean sum amax amin
 chunk split unsqueeze squeeze expand expand_as repeat relu sigmoid tanh softmax clamp narrow index_select to float
-type_as t masked_fill add_ sub_ mul_ div_ relu_ clone detach pow sqrt rsqrt exp square new_zeros new_ones unbind
-abs neg log log1p expm1 reciprocal sin cos erf floor round nan_to_num true_divide maximum minimum log_softmax swapaxes
-ndimension numel view_as reshape_as flip movedim max min norm std roll
-unfold repeat_interleave prod cumprod cumsum logsumexp argmax argmin topk gather sign ceil trunc clamp_min clamp_max
-clip tan atan sinh cosh where eq ne lt le gt ge any all logical_not bool int long half double bfloat16 new_full
-var tril triu tile mm mv
+type_as t masked_fill add_ sub_ mul_ div_ relu_ clone detach pow sqrt rsqrt exp square new_zeros new_ones unbind abs
+neg log log1p expm1 reciprocal sin cos erf floor round nan_to_num true_divide maximum minimum log_softmax swapaxes
+ndimension numel view_as reshape_as flip movedim max min norm std roll unfold sort median repeat_interleave prod
+cumprod cumsum logsumexp argmax argmin topk gather sign ceil trunc clamp_min clamp_max clip tan atan sinh cosh where
+eq ne lt le gt ge any all logical_not bool int long half double bfloat16 new_full var tril triu tile mm mv
 """
 _ATTRIBUTES = ("shape", "dtype", "device", "ndim", "T", "mT")
 _ARGUMENT_FROM: dict[str, Callable[[nn.Module], Any]] = {

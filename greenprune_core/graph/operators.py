@@ -66,6 +66,7 @@ _MODULE_NAMES: tuple[tuple[Rule, str], ...] = (
 _TENSOR_NAMES: tuple[tuple[Rule, str], ...] = (
     (rules.passes, "relu sigmoid tanh clone exp expm1 log log1p abs sqrt rsqrt clamp neg square pow reciprocal"),
     (rules.passes, "sin cos erf floor round nan_to_num sign ceil trunc tan atan sinh cosh clamp_min clamp_max clip"),
+    (rules.passes, "zeros_like ones_like"),
     (rules.combines, "add sub mul div true_divide maximum minimum eq ne lt le gt ge"),
     (rules.chooses, "where"),
     (rules.largest, "max min"),

@@ -39,6 +39,14 @@ def statistics(s: Any, x: Tensor) -> Tensor:
     return s.h(relu(s.b(x * torch.std(x, (2, 3), keepdim=True) + x.var(axis=(2, 3), keepdim=True))))
 
 
+def hidden_state(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    state = torch.zeros_like(x)
+    for _ in range(2):
+        state = torch.tanh(s.b(x + state))
+    return s.h(relu(s.layer(torch.cat([state, torch.ones_like(state)], 1))))
+
+
 FOLLOWED: dict[str, tuple[Function, nn.Module | None]] = {
     "a mirrored border": (through, nn.ReflectionPad2d(1)),
     "a repeated border": (through, nn.ReplicationPad2d((1, 0, 1, 0))),
@@ -52,6 +60,7 @@ FOLLOWED: dict[str, tuple[Function, nn.Module | None]] = {
     "points": (largest_of_points, None),
     "tokens": (smallest_of_tokens, None),
     "statistics": (statistics, None),
+    "a state": (hidden_state, conv(16)),
 }
 
 
