@@ -18,7 +18,7 @@ def to_onnx(network: nn.Module, input_shape: Sequence[int], tolerance: float) ->
     The file is run by onnxruntime on three random images and compared with the network.
 
     Raises:
-        ConfigError: the extra is not installed.
+        ConfigError: the extra is not installed, or ONNX has no words for the network.
         VerificationError: the outputs differ by more than the tolerance, relative to the largest.
     """
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
@@ -27,20 +27,37 @@ def to_onnx(network: nn.Module, input_shape: Sequence[int], tolerance: float) ->
             f"the format onnx needs {', '.join(_PACKAGES)}, but {missing[0]} is not installed; "
             "install the extra: pip install 'greenprune[onnx]'"
         )
+    _check_type(network)
     batch = torch.rand(3, *input_shape, generator=torch.Generator().manual_seed(0))
-    program = torch.onnx.export(
-        network.eval(),
-        (batch,),
-        dynamo=True,
-        verbose=False,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )
+    try:
+        program = torch.onnx.export(
+            network.eval(),
+            (batch,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ConfigError(
+            f"torch.onnx writes networks of images in the functions that ONNX has, but here it stopped with: {cause}; "
+            "use the format pt2 for this network"
+        ) from error
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     _verify(network, content, batch, tolerance)
     return content
+
+
+def _check_type(network: nn.Module) -> None:
+    others = {weight.dtype for weight in network.parameters() if weight.is_floating_point()} - {torch.float32}
+    if others:
+        raise ConfigError(
+            f"an ONNX file holds weights in torch.float32, for which runtimes have all layers, but got {others.pop()}; "
+            "convert the network with .float() and save it again, or use the format pt2"
+        )
 
 
 def _verify(network: nn.Module, content: bytes, batch: torch.Tensor, tolerance: float) -> None:

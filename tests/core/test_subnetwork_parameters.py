@@ -12,6 +12,7 @@ from user_networks import conv, head
 
 from greenprune_core import portable_graph
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
+from greenprune_core.export import export_subnetwork
 from greenprune_core.extract import extract, verify
 from greenprune_core.fold import fold_batch_norms
 from greenprune_core.gates import attach_gates
@@ -176,3 +177,24 @@ def test_saving_and_folding_refuse_what_is_no_plain_network(tmp_path: Path) -> N
         save_subnetwork(tmp_path, Choosing(), IMAGES[:1], {})
     with pytest.raises(UnsupportedNetworkError, match="tracing Choosing stopped"):
         fold_batch_norms(Choosing(), IMAGES)
+
+
+class Middling(Tied):
+    """A median, which ONNX has no word for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.flatten(1).median(1, keepdim=True)[0]
+
+
+@pytest.mark.slow
+def test_what_is_not_written_as_onnx_is_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    for name, network, example, message in (
+        ("half", Tied().bfloat16(), IMAGES[:1].bfloat16(), "but got torch.bfloat16"),
+        ("double", Tied().double(), IMAGES[:1].double(), "but got torch.float64"),
+        ("words", Words(), torch.randint(0, 9, (1, 7)), "stopped with: .*use the format pt2"),
+        ("middling", Middling(), IMAGES[:1], "stopped with: .*use the format pt2"),
+    ):
+        save_subnetwork(tmp_path / name, network, example, {})
+        with pytest.raises(ConfigError, match=message):
+            export_subnetwork(tmp_path / name, tmp_path / f"{name}.onnx", ["onnx"])
