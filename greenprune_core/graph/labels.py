@@ -84,9 +84,9 @@ class Labels:
 
 def shrink(full: LabelArray) -> LabelArray:
     """Reduce the axes along which an array does not vary to size 1."""
-    for axis in range(full.ndim):
-        first = full.take([0], axis=axis)
-        if full.shape[axis] > 1 and bool(np.all(full == first)):
+    for axis, size in enumerate(full.shape):
+        first = full.take(range(min(size, 1)), axis=axis)
+        if size > 1 and bool(np.all(full == first)):
             full = first
     return full
 

@@ -198,6 +198,17 @@ def test_channels_that_a_padding_takes_away_are_left_dense() -> None:
     check_gated(gated)
 
 
+def no_channels(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    return s.h(relu(s.b(torch.cat([x, x[:, 8:]], 1))))
+
+
+def test_a_slice_without_channels_is_followed() -> None:
+    gated = gate(Network(no_channels, a=conv(3), b=conv(8), h=head()))
+    assert set(gated.groups) == {"a", "b"}
+    check_gated(gated)
+
+
 def parts_the_other_way_round(s: Any, x: Tensor) -> Tensor:
     return s.h(relu(s.b(torch.cat(relu(s.a(x)).chunk(2, 1)[::-1], 1))))
 
