@@ -204,6 +204,9 @@ def joins(flow: Flow, node: fx.Node) -> Worn:
         for i in range(array.ndim):
             if i != axis - 1 and other[i] > 1:
                 flow.labels.union(arrays[0].take([0], axis=axis - 1), array.take([0], axis=axis - 1))
+    is_along_channels = any(n > 1 for i, n in enumerate(other) if i != axis - 1)
+    if is_along_channels and all(flow.array(part).shape[axis - 1] == 1 for part in parts):
+        return max((flow.array(part) for part in parts), key=lambda array: array.size)
     full = [np.broadcast_to(a, [a.shape[i] if i == axis - 1 else n for i, n in enumerate(other)]) for a in arrays]
     return np.concatenate(full, axis=axis - 1)
 

@@ -47,6 +47,19 @@ def hidden_state(s: Any, x: Tensor) -> Tensor:
     return s.h(relu(s.layer(torch.cat([state, torch.ones_like(state)], 1))))
 
 
+def rows_and_columns(s: Any, x: Tensor) -> Tensor:
+    x = relu(s.a(x))
+    both = torch.cat([x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], dim=2)
+    rows, columns = torch.split(relu(s.layer(both)), [8, 8], dim=2)
+    return s.h(relu(s.b(x * rows.sigmoid() * columns.transpose(2, 3).sigmoid())))
+
+
+def another_token(s: Any, x: Tensor) -> Tensor:
+    x = tokens(relu(s.a(x)))
+    x = torch.cat([s.layer(x.mean(1, keepdim=True)), x], 1)
+    return s.h(relu(s.b(x[:, 1:].transpose(1, 2).unflatten(2, (8, 8)) + x[:, 0][:, :, None, None])))
+
+
 FOLLOWED: dict[str, tuple[Function, nn.Module | None]] = {
     "a mirrored border": (through, nn.ReflectionPad2d(1)),
     "a repeated border": (through, nn.ReplicationPad2d((1, 0, 1, 0))),
@@ -60,6 +73,8 @@ FOLLOWED: dict[str, tuple[Function, nn.Module | None]] = {
     "points": (largest_of_points, None),
     "tokens": (smallest_of_tokens, None),
     "statistics": (statistics, None),
+    "rows beside columns": (rows_and_columns, conv(8)),
+    "another token": (another_token, nn.Linear(8, 8)),
     "a state": (hidden_state, conv(16)),
 }
 
