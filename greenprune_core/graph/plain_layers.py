@@ -16,7 +16,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from greenprune_core.errors import UnsupportedNetworkError
-from greenprune_core.graph.tracer import TRACING_ERRORS
+from greenprune_core.graph.tracer import TRACING_ERRORS, axes_unchecked
 
 _NO_BEHAVIOUR = {"__init__", "reset_parameters", "__repr__", "extra_repr", "__doc__", "__module__", "__qualname__"}
 _NO_BEHAVIOUR |= {"__annotations__", "__firstlineno__", "__static_attributes__", "__constants__"}
@@ -131,8 +131,10 @@ def _is_same(given: Any, own: Any) -> bool:
 
 def _trains(module: Any) -> bool:
     """Tell whether a layer normalises by its batch in training: traced in evaluation mode it does not say."""
+    twin = copy.deepcopy(module).train()
     try:
-        graph = fx.Tracer().trace(copy.deepcopy(module).train())
+        with axes_unchecked(twin):
+            graph = fx.Tracer().trace(twin)
     except TRACING_ERRORS:  # whatever its forward does then
         return False
     calls = [node for node in graph.nodes if node.target is functional.batch_norm]

@@ -1,11 +1,14 @@
 """torch.fx's tracer, with what a graph that is gated has to keep of a network."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from greenprune_core.errors import UnsupportedNetworkError
 from greenprune_core.graph.drop_paths import is_of_torchvision
@@ -26,13 +29,28 @@ def trace_graph(network: nn.Module) -> fx.GraphModule:
     """
     name = type(network).__name__
     try:
-        graph = _Tracer().trace(network)
+        with axes_unchecked(network):
+            graph = _Tracer().trace(network)
     except TRACING_ERRORS as error:
         raise UnsupportedNetworkError(
             f"the control flow and the shapes of a network do not depend on its data, but tracing {name} stopped with: "
             f"{first_line(error)}; {_way_out(network, error)}"
         ) from error
     return fx.GraphModule(network, graph, class_name=name)
+
+
+@contextlib.contextmanager
+def axes_unchecked(network: nn.Module) -> Iterator[None]:
+    """Let forward of torch's batch norms be traced in classes derived from them; it first looks at the axes."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    derived = [module for module in norms if not type(module).__module__.startswith("torch")]
+    for module in derived:
+        vars(module)["_check_input_dim"] = lambda _: None
+    try:
+        yield
+    finally:
+        for module in derived:
+            del vars(module)["_check_input_dim"]
 
 
 def first_line(error: BaseException) -> str:

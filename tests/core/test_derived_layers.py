@@ -1,5 +1,6 @@
 """Layers of classes derived from torch's: known by what they do, in training too."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -38,6 +39,17 @@ class NormAndRelu(nn.BatchNorm2d):
         return self.act(x)
 
 
+class NormAndReluOfTorch(nn.BatchNorm2d):
+    """The same with the forward that torch has."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__(n_channels, momentum=0.2)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
 class FrozenNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         return functional.batch_norm(
@@ -65,7 +77,7 @@ def network(norm: nn.Module) -> nn.Module:
     return Network(twice, a=Conv3x3(3, 8), norm=norm, b=Conv3x3(8, 6), h=head(6)).double()
 
 
-@pytest.mark.parametrize("norm", [NormAndRelu, Norm])
+@pytest.mark.parametrize("norm", [NormAndRelu, NormAndReluOfTorch, Norm])
 def test_a_derived_batch_norm_is_gated_and_normalises_by_the_batch_in_training(norm: type[nn.BatchNorm2d]) -> None:
     dense = network(norm(8))
     gated = check_cuts(dense)
@@ -76,6 +88,14 @@ def test_a_derived_batch_norm_is_gated_and_normalises_by_the_batch_in_training(n
     after, found = dense.state_dict(), gated.network.state_dict()
     assert after.keys() == found.keys()
     assert all(torch.equal(after[name], found[name]) for name in after)
+
+
+def test_a_norm_that_calls_that_of_torch_is_cut_to_one_of_torch_that_pickles() -> None:
+    dense = network(NormAndReluOfTorch(8))
+    static = extract(check_cuts(dense), {"a": torch.arange(8) < 3})
+    assert type(static.norm) is nn.BatchNorm2d
+    assert "_check_input_dim" not in {**vars(static.norm), **vars(dense.norm)}
+    assert torch.equal(pickle.loads(pickle.dumps(static))(IMAGES), static(IMAGES))
 
 
 def test_layers_that_are_derived_in_name_only_are_cut_to_layers_of_torch() -> None:
