@@ -52,9 +52,10 @@ def exact_outputs(network: nn.Module, inputs: Tensor) -> Tensor:
     """Return the outputs in evaluation mode, as exactly as two networks must be reckoned to be compared.
 
     Float32 is not reckoned with on a GPU, whose matrix units by default round it to ten bits (TF32), in each network in
-    another way.
+    another way; types of 16 bits round as coarsely anywhere.
     """
-    if inputs.device.type == "cuda" and inputs.dtype == torch.float32:
+    is_rounded = inputs.dtype in (torch.bfloat16, torch.float16)
+    if is_rounded or (inputs.device.type == "cuda" and inputs.dtype == torch.float32):
         return _outputs_in_float64(network, inputs)
     with evaluating(network):
         outputs: Tensor = network(inputs)

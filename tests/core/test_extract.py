@@ -343,6 +343,18 @@ def test_a_cut_network_can_be_gated_and_cut_again() -> None:
     assert sum(p.numel() for p in twice.parameters()) < sum(p.numel() for p in once.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_cut_of_a_network_in_half_precision_is_compared_beyond_its_rounding(dtype: torch.dtype) -> None:
+    gated, images = gated_case("cifar_resnet20", "both", dtype)
+    masks = make_masks(gated, "random halves")
+    static = extract(gated, masks)
+    assert verify(gated, static, images, 1e-10) < 1e-12
+    with torch.no_grad():
+        static.get_parameter("classifier.bias").add_(0.05)
+    with pytest.raises(VerificationError, match="differs by at most"):
+        verify(gated, static, images)
+
+
 def test_a_wrong_cut_is_noticed() -> None:
     gated, images = gated_case("cifar_resnet8", "channel", torch.float32)
     static = extract(gated, make_masks(gated, "random halves"))
