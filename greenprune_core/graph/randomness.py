@@ -43,7 +43,7 @@ _DRAWS = frozenset(
         "drop_block3d",
     ]
 )
-"""Functions and methods that draw; of those with a parameter `training`, where it is True."""
+"""Functions and methods that draw; those with a parameter `training` where it is True and no rate is 0."""
 
 _SEEDS = (0, 1)
 
@@ -69,7 +69,7 @@ def check_randomness_is_kept(network: nn.Module, traced: fx.GraphModule, example
 
 def _reads_its_mode(kind: type[nn.Module]) -> bool:
     """Tell whether a class that is not torch's own asks whether it is in training."""
-    own = [base for base in kind.__mro__ if not base.__module__.startswith("torch")]
+    own = [base for base in kind.__mro__ if not base.__module__.startswith("torch.")]
     functions = [one for base in own for one in vars(base).values() if inspect.isfunction(one)]
     return any("training" in function.__code__.co_names for function in functions)
 
@@ -91,14 +91,15 @@ def _draw(node: fx.Node) -> str | None:
     if target is functional.scaled_dot_product_attention:
         rate = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
         return f"{name} with dropout_p" if rate else None
-    if name not in _DRAWS:
-        return None
-    has_mode = inspect.isfunction(target) and "training" in inspect.signature(target).parameters
-    if not has_mode:
-        return name
-    bound = inspect.signature(target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+    if not inspect.isfunction(target) or "training" not in inspect.signature(target).parameters:
+        return name if name in _DRAWS else None
+    bound = inspect.signature(target).bind(*node.args, **node.kwargs)
     bound.apply_defaults()
-    return name if bound.arguments["training"] else None
+    is_followed = target.__module__ == functional.__name__ and "dropout" in name
+    if is_followed or not bound.arguments["training"]:
+        return None
+    rates = [value for key, value in bound.arguments.items() if "drop" in key or key == "p"]
+    return name if (any(rates) if rates else name in _DRAWS) else None
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def trace_graph(network: nn.Module) -> fx.GraphModule:
 def axes_unchecked(network: nn.Module) -> Iterator[None]:
     """Let forward of torch's batch norms be traced in classes derived from them; it first looks at the axes."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    derived = [module for module in norms if not type(module).__module__.startswith("torch")]
+    derived = [module for module in norms if not type(module).__module__.startswith("torch.")]
     for module in derived:
         vars(module)["_check_input_dim"] = lambda _: None
     try:

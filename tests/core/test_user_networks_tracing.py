@@ -10,6 +10,7 @@ from exact_cuts import IMAGES, check_gated
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
+from torchvision.models import SwinTransformer
 from torchvision.ops import stochastic_depth
 from user_networks import Network, conv, gate, head
 
@@ -111,6 +112,16 @@ def test_what_forward_draws_in_training_is_refused_where_it_would_be_lost(forwar
     with pytest.raises(UnsupportedNetworkError, match=f"drawn by layers of torch.*{lost}"):
         attach_gates(network, IMAGES[:1].float())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_dropout_inside_a_function_that_is_not_traced_into_is_found_by_its_rate(rate: float) -> None:
+    network = SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5, dropout=rate, stochastic_depth_prob=0.2)
+    if rate:
+        with pytest.raises(UnsupportedNetworkError, match=r"\(shifted_window_attention\)"):
+            attach_gates(network, torch.randn(1, 3, 32, 32))
+    else:
+        assert attach_gates(network, torch.randn(1, 3, 32, 32), "both").groups
 
 
 def dropping_by_a_function(s: Any, x: Tensor) -> Tensor:
