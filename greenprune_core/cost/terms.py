@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from greenprune_core.cost.count import OperatorCost, OperatorCounter, evaluating
 from greenprune_core.cost.lifetimes import Ways, shortest, ways_to_output, while_any
 from greenprune_core.graph import ChannelStructure
+from greenprune_core.graph.parameter_views import is_parameter_view
 
 Gates = tuple[int, ...]
 """Flat gate indices of the channels of a tensor, -1: always open; the empty tuple is a tensor without gates."""
@@ -106,6 +107,11 @@ class _Sides:
         sources = _sources(node)
         return self.of(sources[0]) if sources else _OPEN
 
+    def of_parameter(self, node: fx.Node) -> Gates:
+        """Return the gates of the parameter that a function reads: a map over places is not cut with the channels."""
+        parameters = [one for one in node.all_input_nodes if one.op == "get_attr" or is_parameter_view(one)]
+        return self.of(parameters[0]) if len(parameters) == 1 else _OPEN
+
     def ways(self, node: fx.Node) -> Ways:
         return self._ways[node]
 
@@ -140,7 +146,9 @@ def _terms_while_open(
     # a group of a grouped convolution is kept or closed as a whole: its cost falls with one side
     source = read if operator.kind in ("conv", "matmul") else _OPEN
     yield Term(amount(macs=operator.macs), source, made, (), (*pad_read, *pad_made))
-    yield Term(amount(matrix_bytes=operator.matrix_bytes), source, made, ())
+    is_product = operator.kind in ("conv", "grouped_conv", "matmul")
+    one, other = (source, made) if is_product or node.op == "call_module" else (sides.of_parameter(node), _OPEN)
+    yield Term(amount(matrix_bytes=operator.matrix_bytes), one, other, ())
     yield Term(amount(element_ops=operator.element_ops), made, _OPEN, ())
     yield Term(amount(written_bytes=operator.written_bytes), made, _OPEN, (), pad_made)
     n_values = operator.vector_bytes // getattr(torch, operator.dtype).itemsize

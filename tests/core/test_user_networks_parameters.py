@@ -11,9 +11,10 @@ from torch.nn import functional
 from torch.nn.functional import relu
 from user_networks import Network, conv, gate, head
 
+from greenprune_core.cost import ExpectedCost, count_cost, estimate_energy, load_profile
 from greenprune_core.errors import UnsupportedNetworkError
 from greenprune_core.extract import extract
-from greenprune_core.gates import GatedNetwork
+from greenprune_core.gates import GatedNetwork, attach_gates
 
 
 def three_convolutions(forward: Callable[[Any, Tensor], Tensor], **more: Any) -> GatedNetwork:
@@ -180,3 +181,28 @@ def test_a_buffer_that_is_viewed_by_the_number_of_images_is_refused_with_the_way
     gated = gate(network)
     assert set(gated.groups) == {"a", "b"}
     check_gated(gated)
+
+
+MAPS: dict[str, tuple[Callable[[Any, Tensor], Tensor], tuple[int, ...]]] = {
+    "over places": (lambda s, x: s.h(relu(s.b(relu(s.a(x)) * s.map))), (8, 8)),
+    "over channels and places": (lambda s, x: s.h(relu(s.b(relu(s.a(x)) * s.map))), (8, 8, 8)),
+    "over channels": (lambda s, x: s.h(relu(s.b(relu(s.a(x)) * s.map))), (1, 8, 1, 1)),
+    "over channels, viewed": (lambda s, x: s.h(relu(s.b(relu(s.a(x)) * s.map.view(8, 1, 1)))), (1, 8)),
+    "beside the channels": (
+        lambda s, x: s.h(relu(s.c(torch.cat([relu(s.a(x)), s.map.expand(x.shape[0], -1, -1, -1)], 1)))),
+        (1, 2, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_parameter_costs_the_joules_of_what_is_kept_of_it(name: str) -> None:
+    forward, shape = MAPS[name]
+    network = Network(forward, a=conv(3), b=conv(8), c=conv(10), map=nn.Parameter(torch.rand(shape)), h=head())
+    images = torch.randn(1, 3, 8, 8)
+    gated = attach_gates(network, images)
+    masks = {"a": torch.arange(8) < 3}
+    profile = load_profile("horowitz-45nm")
+    joules = estimate_energy(count_cost(extract(gated, masks), images), profile).joules
+    expected = ExpectedCost(gated.structure, "joules", profile)(gated.flatten_masks(masks))
+    assert float(expected) == pytest.approx(joules, rel=1e-6)
