@@ -253,6 +253,8 @@ def test_noise_is_set_for_all_gates_and_revived_gates_open() -> None:
     assert {module.noise for module in network.modules() if isinstance(module, Gate)} == {0.0}
     with pytest.raises(ConfigError, match="noise needs a scale >= 0, but got -1"):
         network.set_noise(-1)
+    with pytest.raises(ConfigError, match="noise needs a scale >= 0, but got nan"):
+        network.set_noise(float("nan"))
     with torch.no_grad():
         for parameter in network.gate_parameters():
             parameter.fill_(-3)
