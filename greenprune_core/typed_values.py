@@ -46,14 +46,19 @@ _FIELDS = "give a dictionary, as TrialConfig.to_dict does"
 
 
 def check_fields(made: Any) -> None:
-    """Check that the fields of a dataclass hold values of their types.
+    """Check that the fields of a dataclass hold values of their types, and keep them in these types.
+
+    A whole number where a float is asked for becomes one: else `1` and `1.0` would be two identities of one trial.
+
+    Args:
+        made: may be frozen; called from its `__post_init__`.
 
     Raises:
         ConfigError: one does not, with its name and value.
     """
     kind: Any = type(made)
     for name, hint in _hints(kind).items():
-        check_type(getattr(made, name), hint, name)
+        object.__setattr__(made, name, check_type(getattr(made, name), hint, name))
 
 
 _hints = functools.cache(typing.get_type_hints)

@@ -1,8 +1,10 @@
 """Settings out of range are refused where they are made, with the value and the way out."""
 
+import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,3 +84,13 @@ def test_the_largest_seed_trains() -> None:
 
 def test_a_whole_number_is_a_float_too() -> None:
     assert BudgetConfig(target=1).target == 1
+
+
+def test_a_whole_number_for_a_float_is_no_other_trial_than_its_own_record() -> None:
+    whole = TrialConfig(
+        optimiser=OptimiserConfig(learning_rate=1, clip_norm=2), budget=BudgetConfig(target=np.float64(1))
+    )
+    written = TrialConfig(optimiser=OptimiserConfig(learning_rate=1.0, clip_norm=2.0), budget=BudgetConfig(target=1.0))
+    assert whole.config_hash == written.config_hash
+    assert TrialConfig.from_dict(json.loads(json.dumps(whole.to_dict()))).config_hash == whole.config_hash
+    assert type(whole.budget.target) is float
