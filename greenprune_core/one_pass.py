@@ -27,6 +27,7 @@ from greenprune_core.optimisation import carry_over
 from greenprune_core.records import FreezeReport, PhaseSpent
 from greenprune_core.state import TrainingState, begin
 from greenprune_core.steps import run_steps
+from greenprune_core.surroundings import own_settings
 
 _STATISTICS_IMAGES = (128, 4096)
 """Least and largest number of training images over which gates and batch statistics are averaged at the freeze."""
@@ -88,8 +89,8 @@ def train_one_pass(
 ) -> OnePassResult:
     """Train, prune and cut a network in one run.
 
-    Equal configuration, data and thread count give equal numbers on a CPU. The caller's random state and network are
-    left as they were.
+    Equal configuration, data and thread count give equal numbers on a CPU, whatever the caller has set in torch
+    (gradients off, casts, default type and device). The caller's random state and network are left as they were.
 
     Args:
         config: everything that decides the result.
@@ -107,8 +108,7 @@ def train_one_pass(
     # a seed is one for all GPUs; a process that has used none yet stays so
     uses_gpus = known_device(device).type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = range(torch.cuda.device_count()) if uses_gpus else ()
-    # a caller may have turned gradients off for code of its own
-    with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), torch.enable_grad():
+    with torch.random.fork_rng(devices=gpus):
         state = start(config, network, data, data_dir=data_dir, device=device)
         for epoch in range(1, config.epochs + 1):
             state = advance(state, until_epoch=epoch)
@@ -117,6 +117,7 @@ def train_one_pass(
         return finished(state)
 
 
+@own_settings()
 def start(
     config: TrialConfig,
     network: nn.Module | None = None,
@@ -145,6 +146,7 @@ def _check_device(data: ImageData, device: str) -> None:
         )
 
 
+@own_settings()
 def advance(state: TrainingState, until_epoch: int) -> TrainingState:
     """Walk through the phases until `until_epoch` epochs are done (at the last one also through the cut).
 
@@ -257,6 +259,7 @@ def finish(state: TrainingState, until_step: int) -> TrainingState:
     return state
 
 
+@own_settings()
 def finished(state: TrainingState) -> OnePassResult:
     """Evaluate a state that is done and return its result."""
     assert state.phase == "done", f"the run is in phase {state.phase}"

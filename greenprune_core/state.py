@@ -31,6 +31,7 @@ from greenprune_core.optimisation import build_optimiser
 from greenprune_core.pressure import Pressure
 from greenprune_core.records import FreezeReport, PhaseSpent
 from greenprune_core.rest import CompiledRest, CutRest, Rest, RestSpent
+from greenprune_core.surroundings import own_settings
 
 LEAST_LOOKS = 64
 """Looks of the gates in a select phase, where it has so many steps: gates learn nothing at rest."""
@@ -181,6 +182,7 @@ class TrainingState:
         with writing_into(Path(path).parent):
             write_aside(Path(path), content.getvalue())
 
+    @own_settings()
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over a saved state; `self` is a fresh one of the same configuration and data.
 

@@ -14,6 +14,7 @@ from greenprune_core.data.checks import check_numbering, check_same_shape, check
 from greenprune_core.data.split import stratified_split
 from greenprune_core.data.stores import DatasetStore, Store, TensorStore
 from greenprune_core.errors import DataError
+from greenprune_core.surroundings import own_settings
 
 Split = Literal["train", "validation", "test"]
 
@@ -120,6 +121,7 @@ class ImageData:
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
     @classmethod
+    @own_settings()
     def from_stores(
         cls,
         train: Store,
@@ -188,6 +190,7 @@ class ImageData:
         return cls.from_stores(TensorStore(*train), TensorStore(*test), config, class_names=class_names, device=device)
 
     @classmethod
+    @own_settings()
     def from_loaders(
         cls,
         train: DataLoader[Any],

@@ -10,6 +10,7 @@ from greenprune_core.data.raw import RawData
 from greenprune_core.devices import present_device
 from greenprune_core.errors import ConfigError, DataError
 from greenprune_core.references import is_reference, load_reference
+from greenprune_core.surroundings import own_settings
 
 Loader = Callable[[DataConfig, str | None], RawData]
 """Finds a data set, given its configuration and the folder named by --data-dir."""
@@ -42,6 +43,7 @@ def register_data(name: str, loader: Loader) -> None:
     _LOADERS[name] = loader
 
 
+@own_settings()
 def load_data(config: DataConfig, data_dir: str | None = None, device: str = "cpu") -> ImageData:
     """Find, check, split, resize and place a data set.
 

@@ -1,6 +1,7 @@
 """The one pass from end to end on a small real problem: phases, budget, cut, resume, failure."""
 
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -213,12 +214,48 @@ def test_the_share_of_a_floor_is_not_rounded_up_by_its_last_digit():
     assert int(state.pressure._ranking.majority(torch.zeros(50)).sum()) == 7
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_caller_that_turned_gradients_off_is_trained_for_all_the_same(small_result, mode):
-    with mode():
+@contextmanager
+def default_type(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
+_SURROUNDINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "float64": lambda: default_type(torch.float64),
+    "meta": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("mode", _SURROUNDINGS)
+def test_what_the_caller_has_set_in_torch_for_itself_changes_no_training(small_result, mode):
+    def settings():
+        return (
+            torch.is_grad_enabled(),
+            torch.get_default_dtype(),
+            torch.is_autocast_enabled("cpu"),
+            torch.empty(1).device,
+        )
+
+    with _SURROUNDINGS[mode]():
+        before = settings()
         again = train_one_pass(SMALL)
-        assert not torch.is_grad_enabled()
+        assert settings() == before
     assert again.history == small_result.history
+
+
+@pytest.mark.parametrize("mode", _SURROUNDINGS)
+def test_nor_does_it_where_a_training_is_walked_through_and_resumed(small_result, mode, tmp_path):
+    with _SURROUNDINGS[mode]():
+        advance(start(SMALL), 3).save(tmp_path / "checkpoint.pt")
+        fresh = start(SMALL)
+        fresh.load(tmp_path / "checkpoint.pt")
+        assert fresh.is_cut
+        assert finished(advance(fresh, SMALL.epochs)).history == small_result.history
 
 
 def test_the_loss_on_a_fixed_batch_is_the_same_before_and_after_the_cut(monkeypatch):
