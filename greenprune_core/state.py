@@ -270,6 +270,10 @@ def begin(config: TrialConfig, network: nn.Module, data: ImageData, device: str)
     """
     check_trainable(network, data)
     _check_select(config, data)
+    if config.execution.compile:
+        # all gated networks share their code, of which a process keeps eight versions: the ninth, a few trials on,
+        # would run uncompiled, at another speed and with other last digits
+        torch.compiler.reset()
     # .to() would move the caller's own
     network = copy_network(network).to(device).to(memory_format=torch.contiguous_format)
     example = example_images(data, device)

@@ -35,6 +35,14 @@ def test_a_pass_in_another_execution_learns_meets_its_budget_and_cuts_exactly(ex
     assert all(value.dtype in (torch.float32, torch.int64) for value in result.network.state_dict().values())
 
 
+def test_each_trial_of_a_process_is_compiled_anew():
+    """Versions of the gated network's code were kept from trial to trial, until there were too many to compile more."""
+    config = dataclasses.replace(SMALL, execution=ExecutionConfig(compile=True), epochs=2)
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        first, second = train_one_pass(config), train_one_pass(config)
+    assert first.history == second.history
+
+
 def test_momenta_lie_in_memory_as_their_weights_do_after_the_cut_too():
     """Else a GPU takes one of them at a time instead of all together."""
     state = advance(start(dataclasses.replace(SMALL, execution=ExecutionConfig(channels_last=True))), 3)
