@@ -12,7 +12,7 @@ from greenprune_core.config import DataConfig
 from greenprune_core.data.augment import flip, mixup, resized_crop, shift, step_generator
 from greenprune_core.data.checks import check_numbering, check_same_shape, check_several_classes
 from greenprune_core.data.split import stratified_split
-from greenprune_core.data.stores import DatasetStore, Store, TensorStore
+from greenprune_core.data.stores import DatasetStore, Store, TensorStore, drawn_from
 from greenprune_core.errors import DataError
 from greenprune_core.surroundings import own_settings
 
@@ -70,8 +70,9 @@ class ImageData:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the training batches of one epoch from `first_step` on.
 
-        The order depends on (seed, epoch) and the augmentation on (seed, epoch, step) alone: step k is the same
-        whether or not the steps before it were made. An incomplete last batch is left out, unless it is the only one.
+        The order depends on (seed, epoch) and the augmentation on (seed, epoch, step) alone, and so do random changes
+        that a data set behind a loader makes of its own: step k is the same whether or not the steps before it were
+        made. An incomplete last batch is left out, unless it is the only one.
 
         Yields:
             Normalised images float32[n, C, H, W] and labels on the device: int64[n], or with mixup the classes'
@@ -79,7 +80,7 @@ class ImageData:
         """
         order = torch.randperm(self.n_train, generator=step_generator(seed, epoch))
         batches = [order[k * batch_size : (k + 1) * batch_size] for k in range(self.n_steps(batch_size))]
-        reader = self.parts["train"].read(batches[first_step:])
+        reader = self.parts["train"].read(batches[first_step:], draw=step_generator(seed, epoch).initial_seed())
         for step, (images, labels) in enumerate(reader, start=first_step):
             generator = step_generator(seed, epoch, step)
             if self.config.crop is not None:
@@ -202,8 +203,10 @@ class ImageData:
     ) -> Self:
         """Take the data sets and the number of worker processes of the user's own loaders.
 
-        Order and batch size come from the trial's configuration, because any step must be repeatable. The labels are
-        the data sets' `targets`; without these every item is read once.
+        Order and batch size come from the trial's configuration, because any step must be repeatable; so is what a
+        data set draws from torch, NumPy or Python to change an image. Images of the validation part are changed as
+        well: augmentation is better left to `config`. The labels are the data sets' `targets`; without these every
+        item is read once.
 
         Raises:
             DataError: a loader streams, or samples in its own way.
@@ -236,7 +239,8 @@ def _loader_store(loader: DataLoader[Any], where: str) -> DatasetStore:
 def _labels(dataset: Any, where: str) -> Tensor:
     targets = getattr(dataset, "targets", None)
     try:
-        return torch.as_tensor([dataset[k][1] for k in range(len(dataset))] if targets is None else targets)
+        with drawn_from(0):
+            return torch.as_tensor([dataset[k][1] for k in range(len(dataset))] if targets is None else targets)
     except Exception as error:  # whatever the user's own code raises
         raise DataError(
             f"a data set gives (image tensor [C, H, W], class number), but the labels of {where} raised "

@@ -1,13 +1,17 @@
 """Where labelled images lie: all on the device as one tensor, or behind a data set read by worker processes."""
 
+import random
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from greenprune_core.data.augment import step_generator
 from greenprune_core.data.checks import check_images, check_labels
 from greenprune_core.data.resize import resize
 from greenprune_core.data.transfer import sent
@@ -30,8 +34,11 @@ class Store(Protocol):
         """Check, resize and place the images."""
         ...
 
-    def read(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices."""
+    def read(self, batches: Iterable[Tensor], draw: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices.
+
+        Where the images' own data set changes them at random, it does so by `draw` and the batch alone.
+        """
         ...
 
 
@@ -56,8 +63,8 @@ class TensorStore:
         labels = check_labels(self.labels, len(images), n_classes, where)
         return TensorStore(resize(images, image_size, where).to(device), labels.cpu())
 
-    def read(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices."""
+    def read(self, batches: Iterable[Tensor], draw: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Store`; nothing is random here."""
         device = self.images.device
         for indices in batches:
             images = self.images[sent(indices, device)]
@@ -99,8 +106,8 @@ class DatasetStore:
         labels = check_labels(self.labels, len(self.labels), n_classes, where)
         return DatasetStore(self.dataset, labels, self.workers, self.indices, image_size, device, where)
 
-    def read(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images float32[n, C, H, W], labels int64[n]) on the device for each tensor of indices.
+    def read(self, batches: Iterable[Tensor], draw: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Store`.
 
         Raises:
             DataError: an image cannot be read, has another size than its neighbours, or holds NaN.
@@ -108,11 +115,12 @@ class DatasetStore:
         chosen = list(batches)
         positions = [batch if self.indices is None else self.indices[batch] for batch in chosen]
         loader: DataLoader[Any] = DataLoader(
-            _Guarded(self.dataset),
+            _Guarded(self.dataset, draw),
             batch_sampler=[batch.tolist() for batch in positions],
             num_workers=self.workers,
             collate_fn=_stack,
             pin_memory=self.device != "cpu",
+            generator=torch.Generator(),  # of the workers' seeds, else drawn from the caller's
         )
         for indices, images in zip(chosen, loader, strict=True):
             if isinstance(images, str):
@@ -123,14 +131,38 @@ class DatasetStore:
             yield ready, sent(self.labels[indices], self.device)
 
 
-class _Guarded(Dataset[Any]):
-    """Hand errors over as text: raised in a worker process they would arrive wrapped in a traceback."""
+@contextmanager
+def drawn_from(*numbers: int) -> Iterator[None]:
+    """Let what torch, NumPy and Python draw inside depend on these numbers alone; the caller's states stay."""
+    seed = step_generator(*numbers).initial_seed()
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
 
-    def __init__(self, dataset: Any) -> None:
+
+class _Guarded(Dataset[Any]):
+    """Let a batch's random changes follow from numbers that tell it, and hand errors over as text.
+
+    Raised in a worker process errors would arrive wrapped in a traceback.
+    """
+
+    def __init__(self, dataset: Any, draw: int) -> None:
         self.dataset = dataset
+        self.draw = draw
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor | str]:
+        with drawn_from(self.draw, indices[0]):  # once a batch: it takes as long as to read a small image
+            return [self[index] for index in indices]
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:

@@ -1,3 +1,6 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
@@ -132,6 +135,29 @@ def test_a_loader_with_workers_gives_the_same_batches():
     one, two = (ImageData.from_loaders(*[DataLoader(dataset, num_workers=n)] * 2, CONFIG) for n in (0, 2))
     for (a, _), (b, _) in zip(one.plain_batches("train", 16), two.plain_batches("train", 16), strict=True):
         assert torch.equal(a, b)
+
+
+class Noisy(TensorDataset):
+    """Changes its images at random, as a training set with its augmentation inside does."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image + torch.rand(1) + random.random() + np.random.rand(), label
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_data_set_draws_depends_on_the_step_alone_and_takes_nothing_from_the_caller(workers):
+    dataset = Noisy(*tensors())
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    data = ImageData.from_loaders(*[DataLoader(dataset, num_workers=workers)] * 2, CONFIG)
+    whole = list(data.train_batches(8, seed=1, epoch=0))
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+    torch.manual_seed(99)
+    late = list(data.train_batches(8, seed=1, epoch=0, first_step=2))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[2:], late, strict=True))
+    other = next(data.train_batches(8, seed=1, epoch=1))[0]
+    assert len({round(float(image.mean()), 4) for image in torch.cat((whole[0][0], other))}) == 16
 
 
 def test_nan_behind_a_loader_is_refused_when_it_comes():
