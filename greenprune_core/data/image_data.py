@@ -205,8 +205,8 @@ class ImageData:
 
         Order and batch size come from the trial's configuration, because any step must be repeatable; so is what a
         data set draws from torch, NumPy or Python to change an image. Images of the validation part are changed as
-        well: augmentation is better left to `config`. The labels are the data sets' `targets`; without these every
-        item is read once.
+        well: augmentation is better left to `config`. The labels are the data sets' `targets`; without these, or
+        with a `target_transform`, every item is read once.
 
         Raises:
             DataError: a loader streams, or samples in its own way.
@@ -238,6 +238,8 @@ def _loader_store(loader: DataLoader[Any], where: str) -> DatasetStore:
 
 def _labels(dataset: Any, where: str) -> Tensor:
     targets = getattr(dataset, "targets", None)
+    if getattr(dataset, "target_transform", None) is not None:
+        targets = None  # torchvision keeps them as they are in the files
     try:
         with drawn_from(0):
             return torch.as_tensor([dataset[k][1] for k in range(len(dataset))] if targets is None else targets)

@@ -160,6 +160,21 @@ def test_what_a_data_set_draws_depends_on_the_step_alone_and_takes_nothing_from_
     assert len({round(float(image.mean()), 4) for image in torch.cat((whole[0][0], other))}) == 16
 
 
+def test_labels_that_a_data_set_transforms_are_learnt_as_it_gives_them():
+    class Parity(TensorDataset):
+        targets = tensors()[1].tolist()
+        target_transform = staticmethod(lambda label: label % 2)
+
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image, self.target_transform(int(label))
+
+    loader = DataLoader(Parity(*tensors()))
+    data = ImageData.from_loaders(loader, loader, CONFIG)
+    assert data.n_classes == 2
+    assert torch.equal(data.parts["test"].labels, tensors()[1] % 2)
+
+
 def test_nan_behind_a_loader_is_refused_when_it_comes():
     images, labels = tensors()
     images[3] = float("inf")
