@@ -6,10 +6,15 @@ from torch import Tensor
 from greenprune_core.errors import DataError
 
 
-def check_images(images: Tensor, where: str) -> Tensor:
+def check_images(images: Tensor, where: str, numbers: Tensor | None = None) -> Tensor:
     """Return images as [N, C, H, W], uint8 (0..255) or float32 (finite).
 
     [N, H, W] becomes one channel; other float types become float32.
+
+    Args:
+        images: all of a data set, or one batch of it.
+        where: the data set, for messages.
+        numbers: int64[N], places of a batch's images in the data set.
 
     Raises:
         DataError: no tensor, not that many dimensions, no image, another type, or a value that is not finite.
@@ -30,9 +35,11 @@ def check_images(images: Tensor, where: str) -> Tensor:
     if not bool(finite.all()):
         index = int((~finite).nonzero()[0])
         bad = images[index][~torch.isfinite(images[index])][0].item()
+        number, all_bad = (index, f"these {int((~finite).sum())} images")
+        if numbers is not None:
+            number, all_bad = (int(numbers[index]), "it and others like it")
         raise DataError(
-            f"image values are finite, but {where} holds {bad} in image {index}; "
-            f"remove or repair these {int((~finite).sum())} images"
+            f"image values are finite, but {where} holds {bad} in image {number}; remove or repair {all_bad}"
         )
     return images.contiguous()
 

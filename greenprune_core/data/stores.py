@@ -122,10 +122,11 @@ class DatasetStore:
             pin_memory=self.device != "cpu",
             generator=torch.Generator(),  # of the workers' seeds, else drawn from the caller's
         )
-        for indices, images in zip(chosen, loader, strict=True):
+        for indices, numbers, images in zip(chosen, positions, loader, strict=True):
             if isinstance(images, str):
                 raise DataError(images)
-            ready = sent(resize(check_images(images, self.where), self.image_size, self.where), self.device)
+            checked = check_images(images, self.where, numbers)
+            ready = sent(resize(checked, self.image_size, self.where), self.device)
             if ready.dtype == torch.uint8:
                 ready = ready.to(torch.float32).mul_(1 / 255)
             yield ready, sent(self.labels[indices], self.device)

@@ -177,12 +177,15 @@ def test_labels_that_a_data_set_transforms_are_learnt_as_it_gives_them():
 
 def test_nan_behind_a_loader_is_refused_when_it_comes():
     images, labels = tensors()
-    images[3] = float("inf")
+    images[23] = float("inf")
     loader = DataLoader(TensorDataset(images, labels))
     good = DataLoader(TensorDataset(*tensors()))
     data = ImageData.from_loaders(good, loader, CONFIG)
-    with pytest.raises(DataError, match="inf in image 3"):
+    with pytest.raises(DataError, match="inf in image 23; remove or repair it and others"):
         list(data.plain_batches("test", 10))
+    images[0] = float("nan")
+    with pytest.raises(DataError, match=r"inf in image 23;|nan in image 0;"):  # wherever the split has put them
+        ImageData.from_loaders(loader, good, CONFIG)
 
 
 class Stream(IterableDataset):
