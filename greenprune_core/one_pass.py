@@ -49,7 +49,8 @@ class OnePassResult:
     """Plain and small, in evaluation mode. It takes images as it learnt them: less `data.mean`, over `data.std`;
     `save_subnetwork` puts that in as its first step where the card has it as `normalisation`."""
     history: list[dict[str, Any]]
-    """One line per epoch; means of the gates' terms are over their looks, and left out where an epoch had none."""
+    """One line per epoch; means of the gates' losses are over their looks, and left out where an epoch had none. Kept
+    share and target are over the whole epoch: 1 in the warm-up, and what is kept after the cut."""
     cost: Cost
     """Of one inference with one image."""
     dense_cost: Cost

@@ -104,7 +104,7 @@ def _record(state: TrainingState, terms: Mapping[str, Tensor], pressed: Terms | 
     losses = {name: term.detach().double() for name, term in terms.items()}
     _add(state, {"task": losses.pop("task"), "learning_rate": rate, "n_steps": 1.0})
     if pressed is not None:
-        told = losses | {"kept": pressed.kept, "target": pressed.target, "n_told": 1.0}
+        told = losses | {"kept": pressed.kept, "target": pressed.target, "n_told": 1.0, "n_pressed": 1.0}
         _add(state, told, weight=state.look_every)
     elif state.phase != "select":
         kept, target = _share_trained(state)
@@ -197,11 +197,10 @@ def _refuse_infinite(name: str, value: float, step: int) -> None:
 
 def _close_epoch(state: TrainingState) -> None:
     """Evaluate on the validation split and add a line to the history."""
-    n_steps, n_told = state.epoch_sums.pop("n_steps"), state.epoch_sums.pop("n_told", 1.0)
-    means = {
-        name: float(total) / float(n_steps if name in ("task", "learning_rate") else n_told)
-        for name, total in state.epoch_sums.items()
-    }
+    n_steps, n_told, n_pressed = (state.epoch_sums.pop(name, 1.0) for name in ("n_steps", "n_told", "n_pressed"))
+    # in an epoch with steps before the looks or after the cut, the gates' losses are of the looks alone
+    counts = {"task": n_steps, "learning_rate": n_steps, "budget": n_pressed, "polar": n_pressed}
+    means = {name: float(total) / float(counts.get(name, n_told)) for name, total in state.epoch_sums.items()}
     state.epoch_sums = {}
     for name in ("task", "budget", "polar"):
         _refuse_infinite(name, means.get(name, 0.0), state.step)  # on a GPU single steps go unchecked

@@ -12,7 +12,7 @@ from greenprune_core.cost import count_cost
 from greenprune_core.cost.training import TRAINING_FACTOR
 from greenprune_core.extract import extract, extract_slices
 from greenprune_core.gates import attach_gates
-from greenprune_core.one_pass import _PHASES, finished, start
+from greenprune_core.one_pass import _PHASES, finished, start, train_one_pass
 from greenprune_core.pressure import Pressure
 from greenprune_core.rest import CutRest
 from greenprune_core.state import example_images
@@ -106,6 +106,25 @@ def test_a_rest_changes_weights_and_no_gate():
     assert all(map(torch.equal, gates, state.gated.gate_parameters()))
     assert torch.equal(average, state.pressure.open_average_V)
     assert sum(not torch.equal(old, new) for old, new in zip(weights, state.gated.weight_parameters(), strict=True)) > 5
+
+
+def test_a_line_of_the_history_tells_the_gates_losses_at_their_looks_also_where_other_phases_share_the_epoch(
+    monkeypatch,
+):
+    looks, told = {}, Pressure.terms
+
+    def noted(self, gated, progress, look):
+        terms = told(self, gated, progress, look)
+        looks.setdefault(int(progress * RESTING.epochs), []).append((terms.budget.item(), terms.polar.item()))
+        return terms
+
+    monkeypatch.setattr(Pressure, "terms", noted)
+    history = train_one_pass(RESTING).history
+    assert sorted(looks) == [0, 1]  # with the warm-up before them in the first
+    for epoch, of_looks in looks.items():
+        means = torch.tensor(of_looks, dtype=torch.float64).mean(0).tolist()
+        assert [history[epoch]["budget"], history[epoch]["polar"]] == pytest.approx(means, rel=1e-6)
+    assert 0.6 < history[0]["kept"] < 1
 
 
 def test_a_look_changes_gates():
