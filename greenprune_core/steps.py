@@ -177,8 +177,8 @@ def _is_check_due(state: TrainingState) -> bool:
 def _check_gates(state: TrainingState) -> None:
     if not bool(torch.isfinite(state.gated.open_probability).all()):
         raise TrainingError(
-            f"open probabilities must be finite, but some gate has none at step {state.step}; lower the budget's "
-            "weight, its dual step or the gates' learning rate, or clip the gradient"
+            f"open probabilities must be finite, but some gate has none at step {state.step}; lower the learning rate "
+            "(of all, or of the gates alone), the budget's weight or its dual step, or clip the gradient"
         )
 
 

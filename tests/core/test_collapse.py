@@ -65,6 +65,12 @@ def test_exploding_gates_end_the_trial_with_their_own_reason():
         train_one_pass(dataclasses.replace(HASTY, losses=losses, gates=gates))
 
 
+def test_a_learning_rate_under_which_all_explodes_is_not_blamed_on_the_budget_alone():
+    optimiser = dataclasses.replace(HASTY.optimiser, learning_rate=1e30)
+    with pytest.raises(TrainingError, match=r"lower the learning rate \(of all, or"):
+        train_one_pass(dataclasses.replace(HASTY, optimiser=optimiser, phases=PhaseConfig(warm_up=0.0)))
+
+
 def test_gates_at_their_limit_bear_weights_under_which_they_exploded_before():
     """A logit at its limit takes gradients only that lead back; these weights ended the trial when it took all."""
     losses = LossConfig(budget_weight=3000.0, dual_step=300.0, polar_weight=0.0)
