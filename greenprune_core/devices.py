@@ -9,12 +9,16 @@ def known_device(name: str) -> torch.device:
     """Return the device of a name.
 
     Raises:
-        ConfigError: torch knows no such device.
+        ConfigError: torch knows no such device, or nothing is trained on its kind.
     """
+    refused = ConfigError(f"a device is cpu, cuda or cuda:<number>, but got {name!r}; take one of them")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"a device is cpu, cuda or cuda:<number>, but got {name!r}; take one of them") from error
+        raise refused from error
+    if device.type not in ("cpu", "cuda"):
+        raise refused
+    return device
 
 
 def present_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from greenprune_core.cost import Cost
 from greenprune_core.cost.training import TrainingPart, training_macs
 from greenprune_core.data import ImageData, load_data
 from greenprune_core.devices import known_device
-from greenprune_core.errors import ConfigError, TrainingError
+from greenprune_core.errors import ConfigError, DataError, TrainingError
 from greenprune_core.evaluation import accuracy, evaluation_batch, reestimate_batch_statistics
 from greenprune_core.extract import extract, slice_like, verify
 from greenprune_core.health import at_freeze
@@ -128,6 +128,7 @@ def start(
     device: str = "cpu",
 ) -> TrainingState:
     """Return the state before the first step; arguments as for `train_one_pass`."""
+    _check_kinds(config, data)
     if data is None:
         data = load_data(config.data, data_dir=data_dir, device=device)
     _check_device(data, device)
@@ -136,6 +137,19 @@ def start(
         channels, _, side = data.input_shape
         network = build_network(config.network, n_classes=data.n_classes, in_channels=channels, image_size=side)
     return begin(config, network, data, device)
+
+
+def _check_kinds(config: Any, data: Any) -> None:
+    if not isinstance(config, TrialConfig):
+        raise ConfigError(
+            f"a trial is told by a TrialConfig, but got {type(config).__name__}; TrialConfig.from_dict makes one of "
+            "plain values"
+        )
+    if data is not None and not isinstance(data, ImageData):
+        raise DataError(
+            f"images of one's own come as ImageData, but got {type(data).__name__}; see ImageData.from_tensors and "
+            "ImageData.from_loaders"
+        )
 
 
 def _check_device(data: ImageData, device: str) -> None:
@@ -262,8 +276,16 @@ def finish(state: TrainingState, until_step: int) -> TrainingState:
 
 @own_settings()
 def finished(state: TrainingState) -> OnePassResult:
-    """Evaluate a state that is done and return its result."""
-    assert state.phase == "done", f"the run is in phase {state.phase}"
+    """Evaluate a state that is done and return its result.
+
+    Raises:
+        ConfigError: the run is not at its end.
+    """
+    if state.phase != "done":
+        raise ConfigError(
+            f"a result is of a run that is done, but this one is in phase {state.phase} at step {state.step} of "
+            f"{state.n_steps}; advance it to epoch {state.config.epochs} first"
+        )
     assert state.cost is not None
     assert state.masks is not None
     assert state.verify_difference is not None

@@ -186,9 +186,15 @@ class ImageData:
             device: Where the images lie from now on.
 
         Raises:
-            DataError: wrong shapes, NaN, or a label out of range.
+            DataError: no pair of tensors, wrong shapes, NaN, or a label out of range.
         """
-        return cls.from_stores(TensorStore(*train), TensorStore(*test), config, class_names=class_names, device=device)
+        return cls.from_stores(
+            _tensor_store(train, f"{config.name} (train)"),
+            _tensor_store(test, f"{config.name} (test)"),
+            config,
+            class_names=class_names,
+            device=device,
+        )
 
     @classmethod
     @own_settings()
@@ -209,7 +215,7 @@ class ImageData:
         with a `target_transform`, every item is read once.
 
         Raises:
-            DataError: a loader streams, or samples in its own way.
+            DataError: it is no loader, streams, or samples in its own way.
         """
         return cls.from_stores(
             _loader_store(train, f"{config.name} (train)"),
@@ -220,7 +226,21 @@ class ImageData:
         )
 
 
-def _loader_store(loader: DataLoader[Any], where: str) -> DatasetStore:
+def _tensor_store(pair: Any, where: str) -> TensorStore:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        raise DataError(
+            f"a part is a pair (images, labels), but {where} is a {type(pair).__name__}{size}; give these two tensors"
+        )
+    return TensorStore(*pair)
+
+
+def _loader_store(loader: Any, where: str) -> DatasetStore:
+    if not isinstance(loader, DataLoader):
+        raise DataError(
+            f"a loader is a torch.utils.data.DataLoader, but {where} is a {type(loader).__name__}; wrap a data set in "
+            "one"
+        )
     if isinstance(loader.dataset, IterableDataset):
         raise DataError(
             f"a loader needs a data set with positions, but {where} streams ({type(loader.dataset).__name__}); "

@@ -99,6 +99,19 @@ def test_wrong_shapes_and_types_are_refused(images, labels, message):
         ImageData.from_tensors((images, labels), tensors(), CONFIG)
 
 
+@pytest.mark.parametrize("part", [(*tensors(), 3), tensors()[0], TensorDataset(*tensors())])
+def test_what_is_no_pair_of_images_and_labels_is_refused(part):
+    with pytest.raises(
+        DataError, match=r"\(images, labels\), but mine \(train\) is a (tuple of 3|Tensor|TensorDataset);"
+    ):
+        ImageData.from_tensors(part, tensors(), CONFIG)
+
+
+def test_a_data_set_in_the_place_of_a_loader_is_refused():
+    with pytest.raises(DataError, match=r"DataLoader, but mine \(train\) is a TensorDataset; wrap"):
+        ImageData.from_loaders(TensorDataset(*tensors()), DataLoader(TensorDataset(*tensors())), CONFIG)
+
+
 def test_more_training_images_than_there_are_is_refused():
     with pytest.raises(DataError, match="n_train=41 of 40"):
         ImageData.from_tensors(tensors(), tensors(), DataConfig(name="mine", validation_share=0.2, n_train=41))

@@ -6,16 +6,13 @@ import pytest
 import torch
 from small_pass import SMALL, changed, small_network
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from greenprune_core import load_data
 from greenprune_core.config import BudgetConfig, DataConfig, GateConfig, OptimiserConfig, PhaseConfig
 from greenprune_core.data import ImageData
-from greenprune_core.errors import ConfigError, TrainingError
-from greenprune_core.one_pass import (
-    advance,
-    start,
-    train_one_pass,
-)
+from greenprune_core.errors import ConfigError, DataError, TrainingError
+from greenprune_core.one_pass import advance, finished, start, train_one_pass
 
 
 class TwoInputs(torch.nn.Linear):
@@ -98,11 +95,29 @@ def test_images_on_another_device_than_the_training_are_refused():
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("gpu", "cpu, cuda or cuda:<number>, but got 'gpu'"), ("cuda:99", "torch sees, but got 'cuda:99' and it sees")],
+    [
+        ("gpu", "cpu, cuda or cuda:<number>, but got 'gpu'"),
+        ("mps", "cpu, cuda or cuda:<number>, but got 'mps'"),
+        ("meta", "cpu, cuda or cuda:<number>, but got 'meta'"),
+        ("cuda:99", "torch sees, but got 'cuda:99' and it sees"),
+    ],
 )
 def test_a_device_that_is_not_there_is_refused(device, message):
     with pytest.raises(ConfigError, match=message):
         train_one_pass(SMALL, device=device)
+
+
+def test_configurations_and_images_of_another_kind_are_refused():
+    with pytest.raises(ConfigError, match=r"TrialConfig, but got dict; TrialConfig\.from_dict"):
+        train_one_pass(SMALL.to_dict())
+    for images in ((torch.rand(9, 1, 8, 8), torch.arange(9)), DataLoader(TensorDataset(torch.rand(9, 1)))):
+        with pytest.raises(DataError, match=r"ImageData, but got (tuple|DataLoader); see ImageData\.from_tensors"):
+            train_one_pass(SMALL, data=images)
+
+
+def test_the_result_of_a_run_that_is_not_done_is_refused():
+    with pytest.raises(ConfigError, match=r"in phase warm_up at step 0 of 100; advance it to epoch 4"):
+        finished(start(SMALL))
 
 
 def test_phases_between_which_no_step_lies_are_refused_before_the_first():
