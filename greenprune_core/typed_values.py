@@ -27,10 +27,10 @@ def build(kind: Any, values: Mapping[str, Any], where: str = "") -> Any:
     """
     need(isinstance(values, Mapping), f"{where.rstrip('.') or 'a configuration'} holds fields", repr(values), _FIELDS)
     hints = _hints(kind)
-    unknown = sorted(set(values) - set(hints))
+    unknown = sorted(str(name) for name in set(values) - set(hints))  # a dictionary may be keyed by anything
     if unknown:
         raise ConfigError(
-            f"a configuration holds only known fields, but got {where}{unknown[0]!s}; it was made by another version"
+            f"a configuration holds only known fields, but got {where}{unknown[0]}; it was made by another version"
         )
     built = {}
     for name, value in values.items():
@@ -70,6 +70,7 @@ def parse_value(text: str, hint: Any, name: str) -> Any:
     Raises:
         ConfigError: the text does not read as that type, or is none of the listed choices.
     """
+    text = str(text)  # in Python a value itself may come, and reads as it is written
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if type(None) in options and text.lower() in ("none", "null"):
         return None

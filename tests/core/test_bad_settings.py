@@ -45,6 +45,7 @@ CASES: list[tuple[Any, dict[str, Any], str]] = [
     (OptimiserConfig, {"batch_size": 1}, "batch_size=1; 128 is usual"),
     (OptimiserConfig, {"clip_norm": 0.0}, "clip_norm=0.0; leave it out for no clipping"),
     (DataConfig, {"validation_share": 0.0}, "validation_share=0.0"),
+    (DataConfig, {"image_size": 0}, "image_size=0; leave it out to keep the images' own"),
     (TrialConfig, {"epochs": 0}, "epochs=0"),
     (TrialConfig, {"seed": -1}, r"seed lies in \[0, 2\^43\), but got seed=-1"),
     (TrialConfig, {"seed": 2**43}, "seed=8796093022208; take a smaller one"),
@@ -75,6 +76,16 @@ def test_a_setting_out_of_range_is_refused(part: Any, values: dict[str, Any], me
 def test_what_holds_no_fields_is_no_configuration(values: Any) -> None:
     with pytest.raises(ConfigError, match=r"holds fields, but got (None|5); give a dictionary"):
         TrialConfig.from_dict(values)
+
+
+def test_unknown_fields_of_any_kind_are_named() -> None:
+    with pytest.raises(ConfigError, match="only known fields, but got 1; it was made"):
+        TrialConfig.from_dict({1: 2, "x": 3})
+
+
+@pytest.mark.parametrize(("path", "value"), [("compile", True), ("crop", None), ("crop", 0.5), ("epochs", 2)])
+def test_a_value_itself_is_taken_where_text_is_read(path: str, value: Any) -> None:
+    assert TrialConfig().with_value(path, value) == TrialConfig().with_value(path, str(value))
 
 
 def test_the_largest_seed_trains() -> None:
