@@ -92,11 +92,15 @@ def train_one_pass(
 
     Equal configuration, data and thread count give equal numbers on a CPU, whatever the caller has set in torch
     (gradients off, casts, default type and device). The caller's random state and network are left as they were.
+    One at a time in a process: threads share the generator from which a step draws its noise.
 
     Args:
         config: everything that decides the result.
-        network: one's own network instead of `config.network`; its own weights are the starting weights.
-        data: one's own images instead of `config.data` (`ImageData.from_tensors`).
+        network: one's own network instead of `config.network`; its own weights are the starting weights. All of its
+            parameters that require a gradient and all of its norms are learnt, in whatever mode it comes; a batch norm
+            that is to stay as it is is a `torchvision.ops.FrozenBatchNorm2d`.
+        data: one's own images instead of `config.data` (`ImageData.from_tensors`), with the split and augmentation
+            that it was made with.
         data_dir: where data sets lie, if not in the usual places.
         device: cpu, cuda, cuda:1, ...
         on_epoch: called with the state after each epoch.

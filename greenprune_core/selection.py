@@ -148,7 +148,8 @@ class Ranking:
         dense_cost = float(self._cost(torch.ones_like(rank_V, dtype=torch.float64)))
         raise ConfigError(
             f"the budget must leave room for all floors ({floor_cost / dense_cost:.3f} of the dense cost), "
-            f"but got a kept fraction of {limit / dense_cost:.3f}; raise the target or gate more layers"
+            f"but got a kept fraction of {limit / dense_cost:.3f}; raise the target, lower floor, floor_share or "
+            "round_to, or gate more layers"
         )
 
     def _fill(self, kept_V: Tensor, rank_V: Tensor, limit: float) -> Tensor:

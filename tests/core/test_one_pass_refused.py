@@ -66,9 +66,10 @@ def test_one_training_image_is_refused():
         start(SMALL, small_network(), data)
 
 
-def test_a_target_below_the_floors_is_refused_at_the_start():
-    with pytest.raises(ConfigError, match="raise the target"):
-        start(changed(gates=GateConfig(floor=4), budget=BudgetConfig(target=0.1)))
+@pytest.mark.parametrize("gates", [GateConfig(floor=4), GateConfig(round_to=16)])
+def test_a_target_below_the_floors_is_refused_at_the_start_with_all_that_makes_them(gates):
+    with pytest.raises(ConfigError, match="raise the target, lower floor, floor_share or round_to, or gate more"):
+        start(changed(gates=gates, budget=BudgetConfig(target=0.1)))
 
 
 def test_a_loss_that_is_not_finite_names_the_term_and_the_step():
