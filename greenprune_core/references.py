@@ -6,6 +6,7 @@ A registration made in one process is unknown to the worker processes of a searc
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,31 @@ def load_reference(reference: str) -> Any:
             f"{where} must define {attribute!r}, but it defines {names}; correct the name after the colon"
         )
     return getattr(module, attribute)
+
+
+def check_takes(function: Any, name: str, rule: str, *arguments: Any, **named: Any) -> None:
+    """Find out before a call of the user's own function whether it can be called so: an error inside it is its own.
+
+    Args:
+        function: what a name or a reference stands for.
+        name: that name.
+        rule: what such a function takes, in words.
+        *arguments: as they will be given.
+        **named: the same by name.
+
+    Raises:
+        ConfigError: it is no function, or takes other arguments.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some of those that are written in C do not tell
+        return
+    except TypeError as error:
+        raise ConfigError(f"{rule}, but {name} is a {type(function).__name__}; name a function") from error
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError as error:
+        raise ConfigError(f"{rule}, but {name} takes {signature} ({error}); change its parameters") from error
 
 
 def _load_module(name: str) -> ModuleType:

@@ -9,7 +9,7 @@ from greenprune_core.data.image_data import ImageData
 from greenprune_core.data.raw import RawData
 from greenprune_core.devices import present_device
 from greenprune_core.errors import ConfigError, DataError
-from greenprune_core.references import is_reference, load_reference
+from greenprune_core.references import check_takes, is_reference, load_reference
 from greenprune_core.surroundings import own_settings
 
 Loader = Callable[[DataConfig, str | None], RawData]
@@ -53,11 +53,14 @@ def load_data(config: DataConfig, data_dir: str | None = None, device: str = "cp
         device: Where its tensors lie.
 
     Raises:
-        ConfigError: no data set has that name (the nearest are named), or there is no such device.
+        ConfigError: no data set has that name (the nearest are named), its loader takes other arguments, or there is no
+            such device.
         DataError: it is not there (with what to do), or a file or value is wrong (with which).
     """
     present_device(device)
-    raw = _loader(config.name)(config, data_dir)
+    loader = _loader(config.name)
+    check_takes(loader, config.name, "a data loader takes the configuration and the folder", config, data_dir)
+    raw = loader(config, data_dir)
     if not isinstance(raw, RawData):
         raise DataError(
             f"a data loader returns RawData, but {config.name} returned {type(raw).__name__}; "

@@ -12,7 +12,7 @@ from greenprune_core.networks.cifar_resnet import cifar_resnet
 from greenprune_core.networks.cifar_vgg import STAGES, cifar_vgg
 from greenprune_core.networks.starting_weights import load_starting_weights
 from greenprune_core.networks.torchvision_zoo import PREFIX, build_torchvision
-from greenprune_core.references import is_reference, load_reference
+from greenprune_core.references import check_takes, is_reference, load_reference
 
 Constructor = Callable[..., nn.Module]
 """Called with n_classes, in_channels, image_size and width by name; returns a network from images to logits."""
@@ -47,15 +47,22 @@ def build_network(config: NetworkConfig, *, n_classes: int, in_channels: int, im
     """Build a dense network; fresh weights are drawn from torch's global generator, which the caller seeds.
 
     Raises:
-        ConfigError: no network has that name (the nearest are named), it does not fit the images, or the file of
-            starting weights does not fit it.
+        ConfigError: no network has that name (the nearest are named), its constructor takes other arguments, it does
+            not fit the images, or the file of starting weights does not fit it.
     """
     constructor = _constructor(config.name)
     if config.name.startswith(PREFIX) and config.width != NetworkConfig().width:
         raise ConfigError(
             f"width is for networks that take it, but got width={config.width} with {config.name}; leave it out"
         )
-    network = constructor(n_classes=n_classes, in_channels=in_channels, image_size=image_size, width=config.width)
+    sizes = {"n_classes": n_classes, "in_channels": in_channels, "image_size": image_size, "width": config.width}
+    check_takes(
+        constructor,
+        config.name,
+        "a network's constructor takes n_classes, in_channels, image_size and width by name",
+        **sizes,
+    )
+    network = constructor(**sizes)
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"a network is a torch.nn.Module, but {config.name} made a {type(network).__name__}; return the module"

@@ -247,11 +247,19 @@ def test_a_file_reference_brings_a_data_set(tmp_path):
         "    return RawData(train=store, test=store, class_names=('a', 'b'), source='made here')\n"
         "def wrong(config, data_dir):\n"
         "    return 3\n"
+        "def bare():\n"
+        "    return 3\n"
     )
     data = load_data(DataConfig(name=f"{tmp_path / 'mine.py'}:load"))
     assert (data.n_classes, data.n_test) == (2, 20)
     with pytest.raises(DataError, match="returned int"):
         load_data(DataConfig(name=f"{tmp_path / 'mine.py'}:wrong"))
+    with pytest.raises(
+        ConfigError, match=r"configuration and the folder, but .*:bare takes \(\) \(too many.*; change its"
+    ):
+        load_data(DataConfig(name=f"{tmp_path / 'mine.py'}:bare"))
+    with pytest.raises(ConfigError, match=r"configuration and the folder, but .*:torch is a module; name a function"):
+        load_data(DataConfig(name=f"{tmp_path / 'mine.py'}:torch"))
 
 
 @pytest.mark.gpu

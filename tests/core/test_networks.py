@@ -179,7 +179,15 @@ def test_an_own_network_is_found_by_reference(tmp_path):
         "    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, n_classes))\n"
         "def wrong(**sizes):\n"
         "    return 3\n"
+        "def few(n_classes, width):\n"
+        "    return 3\n"
     )
     assert build(f"{tmp_path / 'mine.py'}:make", image_size=4)(torch.zeros(1, 3, 4, 4)).shape == (1, 10)
     with pytest.raises(ConfigError, match="made a int"):
         build(f"{tmp_path / 'mine.py'}:wrong")
+    with pytest.raises(
+        ConfigError, match=r"takes n_classes, .* by name, but .*:few takes \(n_classes, width\) \(got an"
+    ):
+        build(f"{tmp_path / 'mine.py'}:few")
+    with pytest.raises(ConfigError, match=r"by name, but .*:nn is a module; name a function"):
+        build(f"{tmp_path / 'mine.py'}:nn")
