@@ -32,7 +32,8 @@ class NetworkConfig:
     """Which dense network is gated and pruned."""
 
     name: str = "cifar_resnet20"
-    """Registered name: cifar_resnet<6n+2>, cifar_vgg<11|13|16|19>, torchvision/<name>, or custom for one's own."""
+    """cifar_resnet<6n+2>, cifar_vgg<11|13|16|19>, torchvision/<name>, a registered name, or a reference to one's own
+    function, module:function or file.py:function. Not read where a network itself is given."""
     width: int = 16
     """Channels of the first stage (CIFAR networks only), >= 1; the later stages are multiples of it."""
     init: str | None = None
@@ -48,7 +49,8 @@ class DataConfig:
     """Which images are learnt, how they are split, resized and augmented."""
 
     name: str = "digits"
-    """Registered name of a data set, e.g. digits, fashion_mnist, cifar10, cifar100, tiny_imagenet, folder."""
+    """digits, fashion_mnist, cifar10, cifar100, tiny_imagenet, folder, a registered name, or a reference to one's own
+    function, module:function or file.py:function."""
     image_size: int | None = None
     """Side in pixels after pooling or padding; None keeps the data set's own."""
     n_train: int | None = None

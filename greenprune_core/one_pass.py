@@ -62,7 +62,7 @@ class OnePassResult:
     n_validation: int
     n_test: int
     train_macs: int
-    """Multiply-accumulates of the whole run, all phases, backward passes included."""
+    """Multiply-accumulates of the whole run, all phases, backward passes included; evaluation is left out."""
     dense_train_macs: int
     """What training the dense network for the same steps would have taken."""
     spent: dict[str, PhaseSpent]

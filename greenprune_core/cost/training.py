@@ -30,7 +30,7 @@ class TrainingPart:
     n_trained: int = 0
     """Images passed forward and backward."""
     n_passed: int = 0
-    """Images passed forward only: statistics and evaluations."""
+    """Images passed forward only, for statistics of gates and batch norms."""
 
 
 def training_macs(parts: Iterable[TrainingPart]) -> int:

@@ -1,9 +1,25 @@
 """Rules that images and labels must keep before anything is learnt from them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from greenprune_core.errors import DataError
+from greenprune_core.config import DataConfig
+from greenprune_core.errors import ConfigError, DataError
+
+
+def check_config(config: Any) -> None:
+    """Look whether split, size and augmentation are told by what tells them.
+
+    Raises:
+        ConfigError: something else was given, say the whole trial.
+    """
+    if not isinstance(config, DataConfig):
+        raise ConfigError(
+            f"split, size and augmentation of images are told by a DataConfig, but got {type(config).__name__}; a "
+            "trial's own is config.data"
+        )
 
 
 def check_images(images: Tensor, where: str, numbers: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data.augment import flip, mixup, resized_crop, shift, step_generator
-from greenprune_core.data.checks import check_numbering, check_same_shape, check_several_classes
+from greenprune_core.data.checks import check_config, check_numbering, check_same_shape, check_several_classes
 from greenprune_core.data.split import stratified_split
 from greenprune_core.data.stores import DatasetStore, Store, TensorStore, drawn_from
 from greenprune_core.errors import DataError
@@ -138,6 +138,7 @@ class ImageData:
         Raises:
             DataError: values that break a rule, with the data set, the value and the way out.
         """
+        check_config(config)
         n_classes = None if class_names is None else len(class_names)
         train = train.prepare(config.image_size, n_classes, device, f"{config.name} (train)")
         names = tuple(class_names or map(str, range(check_numbering(train.labels, f"{config.name} (train)"))))
@@ -186,8 +187,10 @@ class ImageData:
             device: Where the images lie from now on.
 
         Raises:
+            ConfigError: `config` is no DataConfig.
             DataError: no pair of tensors, wrong shapes, NaN, or a label out of range.
         """
+        check_config(config)
         return cls.from_stores(
             _tensor_store(train, f"{config.name} (train)"),
             _tensor_store(test, f"{config.name} (test)"),
@@ -215,8 +218,10 @@ class ImageData:
         with a `target_transform`, every item is read once.
 
         Raises:
+            ConfigError: `config` is no DataConfig.
             DataError: it is no loader, streams, or samples in its own way.
         """
+        check_config(config)
         return cls.from_stores(
             _loader_store(train, f"{config.name} (train)"),
             _loader_store(test, f"{config.name} (test)"),

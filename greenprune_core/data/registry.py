@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data import cifar, digits, fashion_mnist, folders
+from greenprune_core.data.checks import check_config
 from greenprune_core.data.image_data import ImageData
 from greenprune_core.data.raw import RawData
 from greenprune_core.devices import present_device
@@ -57,6 +58,7 @@ def load_data(config: DataConfig, data_dir: str | None = None, device: str = "cp
             such device.
         DataError: it is not there (with what to do), or a file or value is wrong (with which).
     """
+    check_config(config)
     present_device(device)
     loader = _loader(config.name)
     check_takes(loader, config.name, "a data loader takes the configuration and the folder", config, data_dir)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
-from greenprune_core.config import DataConfig
+from greenprune_core.config import DataConfig, TrialConfig
 from greenprune_core.data import ImageData, RawData, TensorStore, data_names, load_data, register_data
 from greenprune_core.errors import ConfigError, DataError
 
@@ -105,6 +105,17 @@ def test_what_is_no_pair_of_images_and_labels_is_refused(part):
         DataError, match=r"\(images, labels\), but mine \(train\) is a (tuple of 3|Tensor|TensorDataset);"
     ):
         ImageData.from_tensors(part, tensors(), CONFIG)
+
+
+def test_the_whole_trial_in_the_place_of_its_data_is_refused():
+    loader = DataLoader(TensorDataset(*tensors()))
+    rule = "told by a DataConfig, but got TrialConfig; a trial's own is config.data"
+    with pytest.raises(ConfigError, match=rule):
+        load_data(TrialConfig())
+    with pytest.raises(ConfigError, match=rule):
+        ImageData.from_tensors(tensors(), tensors(), TrialConfig())
+    with pytest.raises(ConfigError, match=rule):
+        ImageData.from_loaders(loader, loader, TrialConfig())
 
 
 def test_a_data_set_in_the_place_of_a_loader_is_refused():
