@@ -1,6 +1,7 @@
 """What a network and its images must keep to be trained in one pass, checked before the first step."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -86,6 +87,27 @@ def check_same(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"a checkpoint must be of the same network, but its {name} is {saved_shapes.get(name, 'absent')} and "
                 f"here it is {shapes.get(name, 'absent')}; pass the network that it was made with, or start anew"
+            )
+
+
+def facts_of(data: ImageData) -> dict[str, Any]:
+    """Return what must be alike for a step to be the same one again, fit for JSON: numbers, shape, augmentation."""
+    facts = asdict(data.config)
+    del facts["name"]  # of one's own images it appears in messages only
+    return facts | {"n_train": data.n_train, "n_classes": data.n_classes, "input_shape": list(data.input_shape)}
+
+
+def check_same_data(data: ImageData, saved: Mapping[str, Any]) -> None:
+    """Compare the images with those of a checkpoint; of one's own the configuration does not tell.
+
+    Raises:
+        ConfigError: they differ in number, shape or augmentation.
+    """
+    for name, value in facts_of(data).items():
+        if saved.get(name, value) != value:
+            raise ConfigError(
+                f"a checkpoint must be of the same images, but its {name} is {saved[name]} and here it is {value}; "
+                "pass the images that it was made with, or start anew"
             )
 
 

@@ -26,7 +26,7 @@ from greenprune_core.errors import ConfigError
 from greenprune_core.extract import extract
 from greenprune_core.gates import GatedNetwork, attach_gates
 from greenprune_core.graph.trace import copy_network
-from greenprune_core.network_checks import check_outputs, check_same, check_trainable
+from greenprune_core.network_checks import check_outputs, check_same, check_same_data, check_trainable, facts_of
 from greenprune_core.optimisation import build_optimiser
 from greenprune_core.pressure import Pressure
 from greenprune_core.records import FreezeReport, PhaseSpent
@@ -187,7 +187,7 @@ class TrainingState:
         """Take over a saved state; `self` is a fresh one of the same configuration and data.
 
         Raises:
-            ConfigError: the file is no checkpoint of this format, or of another configuration or network.
+            ConfigError: the file is no checkpoint of this format, or of another configuration, network or images.
         """
         self._from_plain(_read(path, self.config))
 
@@ -215,12 +215,14 @@ class TrainingState:
                     "symptoms": self.symptoms,
                     "spent": {name: asdict(cost) for name, cost in self.spent.items()},
                     "epoch_sums": {name: float(total) for name, total in self.epoch_sums.items()},
+                    "data": facts_of(self.data),
                 }
             ),
         }
 
     def _from_plain(self, saved: dict[str, Any]) -> None:
         plain = json.loads(saved["json"])
+        check_same_data(self.data, plain.get("data", {}))  # older checkpoints do not tell
         if plain["is_cut"]:
             check_same(self.gated.masks, saved["masks"])
         else:

@@ -165,6 +165,18 @@ def test_a_checkpoint_of_another_network_is_refused_before_and_after_the_cut(tmp
             start(SMALL, other).load(tmp_path / "checkpoint.pt")
 
 
+def test_a_checkpoint_of_other_images_is_refused_also_where_the_configuration_does_not_tell(tmp_path):
+    def images(n, **augmentation):
+        pixels, labels = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 10
+        return ImageData.from_tensors((pixels, labels), (pixels, labels), DataConfig(name="mine", **augmentation))
+
+    start(SMALL, data=images(200)).save(tmp_path / "checkpoint.pt")
+    start(SMALL, data=images(200)).load(tmp_path / "checkpoint.pt")
+    for other, fact in ((images(300), "n_train is 180 and here it is 270"), (images(200, flip=True), "flip is False")):
+        with pytest.raises(ConfigError, match=f"of the same images, but its {fact}.*; pass the images"):
+            start(SMALL, data=other).load(tmp_path / "checkpoint.pt")
+
+
 def test_a_target_of_one_trains_the_dense_network():
     result = train_one_pass(changed(budget=BudgetConfig(target=1.0), epochs=2))
     assert result.cost.macs == result.dense_cost.macs
