@@ -6,7 +6,15 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
 
 from greenprune_core.config import DataConfig
 from greenprune_core.data.augment import flip, mixup, resized_crop, shift, step_generator
@@ -219,7 +227,7 @@ class ImageData:
 
         Raises:
             ConfigError: `config` is no DataConfig.
-            DataError: it is no loader, streams, or samples in its own way.
+            DataError: it is no loader, streams, or samples or collates in its own way.
         """
         check_config(config)
         return cls.from_stores(
@@ -258,6 +266,12 @@ def _loader_store(loader: Any, where: str) -> DatasetStore:
                 f"the order of images is drawn from the trial's seed, but {where} brings {type(sampler).__name__}; "
                 "use a loader without a sampler"
             )
+    if loader.collate_fn not in (default_collate, default_convert):
+        name = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
+        raise DataError(
+            f"batches are put together from the data set's images as they are, but {where} brings collate_fn={name}, "
+            "which would be left out; do in the data set what it does"
+        )
     return DatasetStore(loader.dataset, _labels(loader.dataset, where), loader.num_workers)
 
 

@@ -227,6 +227,9 @@ def test_loaders_that_are_empty_or_whose_order_is_not_ours_are_refused():
         ImageData.from_loaders(batches, DataLoader(dataset), CONFIG)
     with pytest.raises(DataError, match=r"mine \(test\) has 0 images"):
         ImageData.from_loaders(DataLoader(dataset), DataLoader(TensorDataset(*tensors(0))), CONFIG)
+    collating = DataLoader(dataset, collate_fn=tuple)
+    with pytest.raises(DataError, match=r"mine \(test\) brings collate_fn=tuple, which would be left out; do in the"):
+        ImageData.from_loaders(DataLoader(dataset, batch_size=None), collating, CONFIG)
     with pytest.raises(DataError, match="streams"):
         ImageData.from_loaders(DataLoader(Stream()), DataLoader(dataset), CONFIG)
 
