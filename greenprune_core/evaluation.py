@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from greenprune_core.surroundings import own_settings
+
 _PIXELS = 512 * 64 * 64
 
 
@@ -47,12 +49,14 @@ def reestimate_batch_statistics(network: nn.Module, batches: Iterable[tuple[Tens
     return n_images
 
 
+@own_settings()
 @torch.no_grad()
 def exact_outputs(network: nn.Module, inputs: Tensor) -> Tensor:
     """Return the outputs in evaluation mode, as exactly as two networks must be reckoned to be compared.
 
     Float32 is not reckoned with on a GPU, whose matrix units by default round it to ten bits (TF32), in each network in
-    another way; types of 16 bits round as coarsely anywhere.
+    another way; types of 16 bits round as coarsely anywhere, and so do a caller's casts (`torch.autocast`), which are
+    left out.
     """
     is_rounded = inputs.dtype in (torch.bfloat16, torch.float16)
     if is_rounded or (inputs.device.type == "cuda" and inputs.dtype == torch.float32):

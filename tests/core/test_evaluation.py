@@ -30,6 +30,13 @@ def test_outputs_in_float64_leave_the_network_as_it_was_and_go_without_where_it_
     assert plain.training
 
 
+def test_outputs_are_exact_where_the_caller_casts() -> None:
+    network, images = nn.Linear(64, 8), torch.randn(4, 64)
+    expected = exact_outputs(network, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(exact_outputs(network, images), expected)
+
+
 def test_each_module_comes_back_in_the_mode_it_was_in() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout()).train()
     network[0].eval()
