@@ -189,7 +189,11 @@ class TrainingState:
         Raises:
             ConfigError: the file is no checkpoint of this format, or of another configuration, network or images.
         """
-        self._from_plain(_read(path, self.config))
+        saved = _read(path, self.config)
+        try:
+            self._from_plain(saved)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise _damaged(path, error) from error
 
     def _to_plain(self) -> dict[str, Any]:
         return {
@@ -369,15 +373,12 @@ def training_batches(state: TrainingState) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _read(path: str | os.PathLike[str], config: TrialConfig) -> dict[str, Any]:
+    content = io.BytesIO(Path(path).read_bytes())  # what the disk refuses is no damage, but torch tells of both alike
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(content, map_location="cpu", weights_only=True)
         found = (saved["format"], saved["config_hash"])
-    except OSError:
-        raise
     except Exception as error:  # torch names no class for a file it cannot read
-        raise ConfigError(
-            f"a checkpoint is a file written by this project, but got {path} ({error}); start anew"
-        ) from error
+        raise _damaged(path, error) from error
     if found != (_FORMAT, config.config_hash):
         raise ConfigError(
             f"a checkpoint must be of the same configuration and format, but {path} holds {found} and this trial is "
@@ -385,3 +386,11 @@ def _read(path: str | os.PathLike[str], config: TrialConfig) -> dict[str, Any]:
         )
     result: dict[str, Any] = saved
     return result
+
+
+def _damaged(path: str | os.PathLike[str], error: Exception) -> ConfigError:
+    # torch's text is many lines that advise to run what the file holds; it stays in the traceback
+    return ConfigError(
+        f"a checkpoint is a file written by this project, but got {path}, which does not read as one "
+        f"({type(error).__name__}); start anew"
+    )

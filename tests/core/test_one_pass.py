@@ -150,9 +150,24 @@ def test_a_checkpoint_that_cannot_be_written_says_where_and_leaves_nothing_behin
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ConfigError, match="checkpoint"):
-        start(SMALL).load(tmp_path / "checkpoint.pt")
+    path, part = tmp_path / "checkpoint.pt", tmp_path / "part.pt"
+    start(SMALL).save(path)
+    whole, held = path.read_bytes(), torch.load(path)
+    damaged = [b"not a checkpoint", b"", *(whole[: len(whole) * k // 5] for k in range(1, 5))]
+    for content in damaged:
+        part.write_bytes(content)
+        with pytest.raises(
+            ConfigError, match=r"checkpoint is a file written by this project, but got .*\(\w+\); start anew$"
+        ):
+            start(SMALL).load(part)
+    for broken in ({**held, "json": held["json"][:-9]}, {name: held[name] for name in held if name != "optimiser"}):
+        torch.save(broken, part)
+        with pytest.raises(
+            ConfigError, match=r"checkpoint is a file written by this project, but got .*\(\w+\); start anew$"
+        ):
+            start(SMALL).load(part)
+    with pytest.raises(FileNotFoundError):
+        start(SMALL).load(tmp_path / "absent.pt")
 
 
 @pytest.mark.parametrize("epochs", [0, 3])
