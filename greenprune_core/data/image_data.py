@@ -113,10 +113,12 @@ class ImageData:
 
         Args:
             n_images: at most `n_train`.
-            largest_batch: at least 2; no batch of one comes, of which batch normalisation knows no variance.
+            largest_batch: at least 2; no batch of one comes, of which batch normalisation knows no variance: of an odd
+                number of images in batches of two, one batch has three.
         """
         indices = ((torch.arange(n_images) + 0.5) * self.n_train / n_images).long()
-        for images, labels in self.parts["train"].read(indices.tensor_split(-(-n_images // largest_batch))):
+        n_batches = max(1, min(-(-n_images // largest_batch), n_images // 2))
+        for images, labels in self.parts["train"].read(indices.tensor_split(n_batches)):
             yield self._normalise(images), labels
 
     def _normalise(self, images: Tensor) -> Tensor:

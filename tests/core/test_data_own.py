@@ -295,6 +295,7 @@ def test_statistics_are_of_images_from_all_over_the_training_part_in_batches_of_
     data = ImageData.from_tensors((images[by_class], labels[by_class]), tensors(20), CONFIG)
     assert torch.cat([labels for _, labels in data.spread_batches(10, 4)]).bincount().tolist() == [2] * 5
     assert [len(images) for images, _ in data.spread_batches(10, 9)] == [5, 5]
+    assert [len(images) for images, _ in data.spread_batches(5, 2)] == [3, 2]
     every = torch.cat([images for images, _ in data.spread_batches(40, 100)])
     assert torch.equal(every, next(data.plain_batches("train", 40))[0])
 
