@@ -82,12 +82,6 @@ class DataConfig:
             f"split_seed={self.split_seed}",
             "take a smaller one",
         )
-        need(
-            self.image_size is None or self.image_size >= 1,
-            "image_size is a number of pixels >= 1",
-            f"image_size={self.image_size}",
-            "leave it out to keep the images' own",
-        )
         need(self.shift >= 0, "shift is a number of pixels >= 0", f"shift={self.shift}", "use 0 for no shift")
         need(
             self.crop is None or 0 < self.crop <= 1,

@@ -169,6 +169,10 @@ def _words(path: Path) -> dict[str, str]:
 def _store(pairs: Sequence[tuple[Path, int]], side: int | None) -> DatasetStore:
     if not pairs:
         raise DataError("both parts of a data set have an image, but one folder has none; add images")
+    if side is not None and side < 1:
+        raise DataError(
+            f"image_size is a number of pixels, but got image_size={side}; leave it out to read images as they are"
+        )
     paths, targets = zip(*pairs, strict=True)
     return DatasetStore(ImageFiles(paths, targets, side), torch.tensor(targets), _workers(len(pairs)))
 

@@ -45,7 +45,6 @@ CASES: list[tuple[Any, dict[str, Any], str]] = [
     (OptimiserConfig, {"batch_size": 1}, "batch_size=1; 128 is usual"),
     (OptimiserConfig, {"clip_norm": 0.0}, "clip_norm=0.0; leave it out for no clipping"),
     (DataConfig, {"validation_share": 0.0}, "validation_share=0.0"),
-    (DataConfig, {"image_size": 0}, "image_size=0; leave it out to keep the images' own"),
     (TrialConfig, {"epochs": 0}, "epochs=0"),
     (TrialConfig, {"seed": -1}, r"seed lies in \[0, 2\^43\), but got seed=-1"),
     (TrialConfig, {"seed": 2**43}, "seed=8796093022208; take a smaller one"),

@@ -55,6 +55,12 @@ def test_images_of_several_sizes_need_a_size(tmp_path):
     assert load_data(DataConfig(name="folder", image_size=32), str(tmp_path)).input_shape == (3, 32, 32)
 
 
+def test_a_size_of_no_pixels_is_not_told_as_a_damaged_image(tmp_path):
+    make_folder(tmp_path)
+    with pytest.raises(DataError, match="image_size is a number of pixels, but got image_size=0; leave it out"):
+        load_data(DataConfig(name="folder", image_size=0), str(tmp_path))
+
+
 def test_a_truncated_image_is_named(tmp_path):
     make_tiny_imagenet(tmp_path)
     path = tmp_path / "tiny-imagenet-200" / "val" / "images" / "val_3.JPEG"
