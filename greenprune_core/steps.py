@@ -197,7 +197,8 @@ def _refuse_infinite(name: str, value: float, step: int) -> None:
 
 def _close_epoch(state: TrainingState) -> None:
     """Evaluate on the validation split and add a line to the history."""
-    n_steps, n_told, n_pressed = (state.epoch_sums.pop(name, 1.0) for name in ("n_steps", "n_told", "n_pressed"))
+    n_steps, n_told = state.epoch_sums.pop("n_steps"), state.epoch_sums.pop("n_told", 1.0)
+    n_pressed = state.epoch_sums.pop("n_pressed", n_told)  # checkpoints from before it do not tell
     # in an epoch with steps before the looks or after the cut, the gates' losses are of the looks alone
     counts = {"task": n_steps, "learning_rate": n_steps, "budget": n_pressed, "polar": n_pressed}
     means = {name: float(total) / float(counts.get(name, n_told)) for name, total in state.epoch_sums.items()}
