@@ -8,7 +8,6 @@ lists (layers of torch.nn, pure functions of torch, methods of tensors) and only
 """
 
 import inspect
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,34 +15,11 @@ import torch
 from torch import fx, nn
 
 from greenprune_core.errors import UnsupportedNetworkError
+from greenprune_core.pure_functions import ATTRIBUTES, METHODS, OWN, function_of, name_of, refuse
 
 FORMAT = 1
 """Version of the description."""
 
-_OPERATORS = """
-add sub mul truediv floordiv mod pow neg pos getitem matmul iadd isub imul itruediv eq ne lt le gt ge and_ or_
-xor invert
-"""
-_TORCH = """
-add sub mul div true_divide matmul bmm cat concat stack chunk split flatten unflatten reshape permute transpose
-unsqueeze squeeze relu sigmoid tanh mean sum amax amin clamp sqrt rsqrt exp square pow zeros_like ones_like
-channel_shuffle pixel_shuffle roll narrow index_select where softmax cumsum arange tile var clone abs neg log log1p
-expm1 reciprocal sin cos erf floor round nan_to_num maximum minimum log_softmax swapaxes unbind einsum addcmul addmm
-baddbmm flip movedim max min norm std zeros ones full linspace concatenate sort median hstack vstack outer tensordot
-prod cumprod logsumexp argmax argmin topk gather masked_fill repeat_interleave sign ceil trunc tan atan sinh cosh
-logical_and logical_or logical_not isfinite isnan any all full_like tril triu eq ne lt le gt ge var_mean std_mean
-clamp_min clamp_max clip lerp addcdiv floor_divide remainder
-"""
-_METHODS = """
-add sub mul div matmul bmm view reshape flatten unflatten permute transpose contiguous size dim mean sum amax amin
-chunk split unsqueeze squeeze expand expand_as repeat relu sigmoid tanh softmax clamp narrow index_select to float
-type_as t masked_fill add_ sub_ mul_ div_ relu_ clone detach pow sqrt rsqrt exp square new_zeros new_ones unbind abs
-neg log log1p expm1 reciprocal sin cos erf floor round nan_to_num true_divide maximum minimum log_softmax swapaxes
-ndimension numel view_as reshape_as flip movedim max min norm std roll unfold sort median repeat_interleave prod
-cumprod cumsum logsumexp argmax argmin topk gather sign ceil trunc clamp_min clamp_max clip tan atan sinh cosh where
-eq ne lt le gt ge any all logical_not bool int long half double bfloat16 new_full var tril triu tile mm mv
-"""
-_ATTRIBUTES = ("shape", "dtype", "device", "ndim", "T", "mT")
 _ARGUMENT_FROM: dict[str, Callable[[nn.Module], Any]] = {
     # constructor arguments that a layer keeps under another name or in another form
     "bias": lambda layer: _has_one(getattr(layer, "bias", getattr(layer, "in_proj_bias", None))),
@@ -51,9 +27,6 @@ _ARGUMENT_FROM: dict[str, Callable[[nn.Module], Any]] = {
     "padding": lambda layer: _as_plain(layer.padding),
     "output_padding": lambda layer: _as_plain(layer.output_padding),
 }
-
-
-_OWN = "write the network with layers and functions of torch"
 
 
 def describe(network: fx.GraphModule) -> dict[str, Any]:
@@ -84,7 +57,7 @@ def rebuild(description: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
         UnsupportedNetworkError: another format, a name that is not admitted, or weights that do not fit.
     """
     if description.get("format") != FORMAT:
-        raise _refuse(
+        raise refuse(
             "a network's description has format", FORMAT, description.get("format"), "install the version that wrote it"
         )
     root = nn.Module()
@@ -119,7 +92,7 @@ def _share_parameters(network: nn.Module, shared: Mapping[str, str]) -> None:
     known = dict(network.named_parameters(remove_duplicate=False))
     for name, other in shared.items():
         if name not in known or other not in known or known[name].shape != known[other].shape:
-            raise _refuse("two parameters of one shape share their values", name, other, "save the network again")
+            raise refuse("two parameters of one shape share their values", name, other, "save the network again")
         owner, _, leaf = name.rpartition(".")
         network.get_submodule(owner).register_parameter(leaf, known[other])
 
@@ -127,7 +100,7 @@ def _share_parameters(network: nn.Module, shared: Mapping[str, str]) -> None:
 def _describe_layer(name: str, layer: nn.Module) -> dict[str, Any]:
     kind = type(layer).__name__
     if getattr(nn, kind, None) is not type(layer):
-        raise _refuse(
+        raise refuse(
             "a portable network is made of layers of torch.nn", "torch.nn", f"{name}: {type(layer)}", "trace into it"
         )
     arguments = {}
@@ -139,9 +112,7 @@ def _describe_layer(name: str, layer: nn.Module) -> dict[str, Any]:
         elif hasattr(layer, argument):
             arguments[argument] = _as_plain(getattr(layer, argument))
         elif parameter.default is parameter.empty:
-            raise _refuse(
-                "a layer keeps its constructor's arguments", argument, f"{name}: {layer}", "use another layer"
-            )
+            raise refuse("a layer keeps its constructor's arguments", argument, f"{name}: {layer}", "use another layer")
     return {"kind": kind, "arguments": arguments}
 
 
@@ -166,7 +137,7 @@ def _has_one(bias: Any) -> bool:
 def _rebuild_layer(layer: Mapping[str, Any]) -> nn.Module:
     kind = getattr(nn, layer["kind"], None) if layer["kind"].isidentifier() else None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise _refuse("a portable network is made of layers of torch.nn", "torch.nn", layer["kind"], "save it again")
+        raise refuse("a portable network is made of layers of torch.nn", "torch.nn", layer["kind"], "save it again")
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in layer["arguments"].items()}
     return kind(**arguments)
 
@@ -178,7 +149,7 @@ def _describe_tensor(network: nn.Module, name: str) -> str:
         return "parameter"
     if leaf in module._buffers and leaf not in module._non_persistent_buffers_set:
         return "buffer"
-    raise _refuse(
+    raise refuse(
         "a tensor in the graph is a parameter or a stored buffer", "one of them", name, "register it as a buffer"
     )
 
@@ -188,7 +159,7 @@ def _describe_node(node: fx.Node) -> dict[str, Any]:
     return {
         "name": node.name,
         "op": node.op,
-        "target": target if isinstance(target, str) else _function_name(target),
+        "target": target if isinstance(target, str) else name_of(target),
         "args": [_encode(value) for value in node.args],
         "kwargs": {key: _encode(value) for key, value in node.kwargs.items()},
     }
@@ -199,51 +170,20 @@ def _rebuild_node(graph: fx.Graph, node: Mapping[str, Any], nodes: Mapping[str, 
     args = tuple(_decode(value, nodes) for value in node["args"])
     kwargs = {_identifier(key): _decode(value, nodes) for key, value in node["kwargs"].items()}
     if operation == "call_function":
-        target = _function(target)
-        if target is getattr and (len(args) != 2 or args[1] not in _ATTRIBUTES):
-            raise _refuse("a graph reads only shapes of tensors", _ATTRIBUTES, args[1:], "save the network again")
+        target = function_of(target)
+        if target is getattr and (len(args) != 2 or args[1] not in ATTRIBUTES):
+            raise refuse("a graph reads only shapes of tensors", ATTRIBUTES, args[1:], "save the network again")
     elif operation == "call_method":
-        if target not in _METHODS.split():
-            raise _refuse("a graph calls only pure methods of tensors", "a listed one", target, _OWN)
+        if target not in METHODS:
+            raise refuse("a graph calls only pure methods of tensors", "a listed one", target, OWN)
     elif operation in ("call_module", "get_attr", "placeholder", "output"):
         for part in target.split("."):
             _identifier(f"_{part.replace('-', '_')}")  # fx writes a layer's name with a dash as a quoted text
     else:
-        raise _refuse(
+        raise refuse(
             "a node is a call, an attribute, an input or the output", "one of them", operation, "save it again"
         )
     return graph.create_node(operation, target, args, kwargs, name=node["name"])
-
-
-def _functions() -> dict[str, Callable[..., Any]]:
-    table: dict[str, Callable[..., Any]] = {f"operator.{name}": getattr(operator, name) for name in _OPERATORS.split()}
-    table |= {f"torch.{name}": getattr(torch, name) for name in _TORCH.split()}
-    public = [
-        name
-        for name in dir(nn.functional)
-        if name.islower() and not name.startswith("_") and callable(getattr(nn.functional, name))
-    ]
-    table |= {
-        f"torch.nn.functional.{name}": getattr(nn.functional, name)
-        for name in public
-        if not inspect.ismodule(getattr(nn.functional, name))
-    }
-    return table | {"getattr": getattr}
-
-
-def _function_name(function: Any) -> str:
-    for name, known in _functions().items():
-        if known is function:
-            return name
-    name = f"{getattr(function, '__module__', None)}.{getattr(function, '__qualname__', function)}"
-    raise _refuse("a graph calls only pure functions of torch", "a listed one", name, _OWN)
-
-
-def _function(name: str) -> Callable[..., Any]:
-    functions = _functions()
-    if name not in functions:
-        raise _refuse("a graph calls only pure functions of torch", "a listed one", name, _OWN)
-    return functions[name]
 
 
 def _encode(value: Any) -> Any:
@@ -262,7 +202,7 @@ def _encode(value: Any) -> Any:
         return {"ellipsis": True}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise _refuse(
+    raise refuse(
         "an argument in the graph is a number, a text or a node", "one of them", repr(value), "trace it otherwise"
     )
 
@@ -283,7 +223,7 @@ def _decode(value: Any, nodes: Mapping[str, fx.Node]) -> Any:
         return getattr(torch, inner)
     if kind == "ellipsis":
         return Ellipsis
-    raise _refuse("an argument in the graph is a number, a text or a node", "one of them", value, "save it again")
+    raise refuse("an argument in the graph is a number, a text or a node", "one of them", value, "save it again")
 
 
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
@@ -297,7 +237,7 @@ def _place(root: nn.Module, name: str, module: nn.Module) -> None:
 
 def _place_tensor(root: nn.Module, name: str, kind: str, weights: Mapping[str, torch.Tensor]) -> None:
     if name not in weights:
-        raise _refuse("every tensor of the graph has its weights", name, "none", "save the network again")
+        raise refuse("every tensor of the graph has its weights", name, "none", "save the network again")
     *path, leaf = name.split(".")
     for part in path:
         if part not in root._modules:
@@ -312,7 +252,7 @@ def _place_tensor(root: nn.Module, name: str, kind: str, weights: Mapping[str, t
 
 def _identifier(name: str) -> str:
     if not name.isidentifier():
-        raise _refuse("a name in the graph is an identifier", "letters, digits and _", name, "save the network again")
+        raise refuse("a name in the graph is an identifier", "letters, digits and _", name, "save the network again")
     return name
 
 
@@ -321,8 +261,4 @@ def _as_plain(value: Any) -> Any:
         return [_as_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise _refuse("a layer's argument is a number or a text", "one of them", repr(value), "use another layer")
-
-
-def _refuse(rule: str, wanted: Any, got: Any, way_out: str) -> UnsupportedNetworkError:
-    return UnsupportedNetworkError(f"{rule} ({wanted}), but got {got}; {way_out}")
+    raise refuse("a layer's argument is a number or a text", "one of them", repr(value), "use another layer")

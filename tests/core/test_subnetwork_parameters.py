@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from user_networks import conv, head
 
-from greenprune_core import portable_graph
+from greenprune_core import portable_graph, pure_functions
 from greenprune_core.errors import ConfigError, UnsupportedNetworkError
 from greenprune_core.export import export_subnetwork
 from greenprune_core.extract import extract, verify
@@ -72,8 +72,8 @@ def test_a_network_is_loaded_in_the_type_of_its_weights(tmp_path: Path, dtype: t
 
 
 def test_whatever_is_followed_through_a_network_can_be_saved() -> None:
-    assert [kind for kind in FUNCTIONS if kind not in portable_graph._functions().values()] == []
-    assert [name for name in METHODS if hasattr(Tensor, name) and name not in portable_graph._METHODS.split()] == []
+    assert [kind for kind in FUNCTIONS if kind not in pure_functions._functions().values()] == []
+    assert [name for name in METHODS if hasattr(Tensor, name) and name not in pure_functions.METHODS] == []
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
