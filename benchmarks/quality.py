@@ -215,8 +215,10 @@ def report(scale: str, settings: dict[str, tuple[Setting, Path]], about: str, re
         ]
         lines += ["", *table(rows, plan(setting.is_full, with_oto=True)), "", *goals(rows, scale)]
         lines += [f"- failed: {row['arm']} seed {row['seed']}: {row['error']}" for row in rows if "error" in row]
-    suffix = next((_suffix(setting.control_shape) for setting, _ in settings.values()), "")
-    target = results / f"quality-{scale}{suffix}-{now:%Y-%m-%d}.md"
+    first, (setting, _) = next(iter(settings.items()))
+    is_usual = setting.base.epochs == SCALES[scale][first].base.epochs
+    length = "" if is_usual else f"-{setting.base.epochs}-epochs"
+    target = results / f"quality-{scale}{length}{_suffix(setting.control_shape)}-{now:%Y-%m-%d}.md"
     results.mkdir(parents=True, exist_ok=True)
     _write(target, "\n".join(lines) + "\n")
     _write(target.with_suffix(".json"), json.dumps(everything, indent=1))

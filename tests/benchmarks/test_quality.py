@@ -118,5 +118,6 @@ def test_every_arm_of_a_small_dry_run_keeps_its_budget(tmp_path):
     assert {path.name: path.read_bytes() for path in runs.iterdir()} == written
 
     result = report("cpu", {"resnet14-4": (setting, runs)}, "a dry run", tmp_path / "results")
+    assert result.name.startswith("quality-cpu-2-epochs-20")  # beside the file of the usual length, not over it
     assert "| uniform/0.5/cost | 1 |" in result.read_text()
     assert len(json.loads(result.with_suffix(".json").read_text())["resnet14-4"]["rows"]) == len(rows)
